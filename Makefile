@@ -1,0 +1,47 @@
+# The commands of this project. Each does its own set-up first and says what that is; the work lies in setup/.
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help setup demo test check bench clean lock base-image
+
+PARTS := venv engine base-image
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s%s\n", $$1, $$2 }' Makefile
+
+setup: ## prepare .venv with imagepool in it, a Docker Engine and the base image
+	@setup/plan.sh $(PARTS)
+	@setup/venv.sh
+	@setup/engine.sh
+	@setup/base-image.sh
+
+demo: setup ## build a Debian live ISO on a pool of two nodes and watch it
+	@setup/as-root.sh .venv/bin/python -m imagepool.demo
+
+test: PARTS += test-parts
+test: setup ## run all tests: engine, network namespaces, QEMU, browser
+	@setup/test-parts.sh
+	@setup/as-root.sh .venv/bin/pytest -m "" tests
+
+check: ## format, lint, types, architecture; less than a minute
+	@setup/venv.sh
+	@.venv/bin/ruff format --check .
+	@.venv/bin/ruff check .
+	@.venv/bin/mypy
+	@.venv/bin/pytest -q tests/architecture
+
+bench: PARTS += bench-parts
+bench: setup ## measure: the pool beside the raw engine, the relay beside nginx
+	@setup/bench-parts.sh
+	@setup/as-root.sh .venv/bin/python -m bench
+
+base-image: ## make the base image anew if its recipe has changed
+	@setup/plan.sh engine base-image
+	@setup/engine.sh
+	@setup/base-image.sh
+
+lock: ## choose the newest versions for requirements.lock
+	@setup/lock.sh
+
+clean: ## stop and remove what was started and made here
+	@setup/clean.sh

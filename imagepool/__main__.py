@@ -1,0 +1,5 @@
+"""`python -m imagepool`."""
+
+from imagepool.cli import main
+
+main()

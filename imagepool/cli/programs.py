@@ -1,0 +1,158 @@
+"""`up`, `scheduler` and `node`: the programs, with settings from a file, the environment and
+flags, in that order.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import click
+
+from imagepool.cli.exits import USAGE, Failure
+from protocol.errors import PoolError
+from protocol.program import announce_ready, set_up_logging, until_told
+from protocol.settings import ProgramSettings, data_folder, host_and_port, load
+
+Option = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+_COMMON: tuple[Option, ...] = (
+    click.option("--config", type=click.Path(path_type=Path), help="TOML file with settings."),
+    click.option("--listen", metavar="HOST:PORT", help="Where to serve; port 0 picks one."),
+    click.option(
+        "--data", metavar="FOLDER", help="Folder for what must be kept; one program each."
+    ),
+    click.option("--name", help="How people call it; else the machine's host name."),
+    click.option("--pool", help="Programs of other pools are passed over."),
+    click.option(
+        "--no-mdns", "mdns", flag_value=False, default=None, help="Neither find nor be found."
+    ),
+    click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"])),
+)
+_NODE: tuple[Option, ...] = (
+    click.option(
+        "--engine", type=click.Choice(["docker", "dummy"]), help="What runs the commands."
+    ),
+    click.option("--slots", type=int, metavar="N", help="Builds at the same time."),
+    click.option("--priority", type=int, metavar="N", help="Higher is favoured."),
+)
+
+
+def _options(*groups: tuple[Option, ...]) -> Option:
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed([option for group in groups for option in group]):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+@click.command()
+@_options(_COMMON, _NODE)
+@click.option(
+    "--scheduler",
+    "schedulers",
+    multiple=True,
+    metavar="URL",
+    help="A scheduler that mDNS does not reach; may be given several times.",
+)
+def node(config: Path | None, **flags: Any) -> None:
+    """Run a node: it builds images in containers, and joins the pools of schedulers that find
+    it.
+    """
+    from node import app
+    from node.config import NodeSettings
+
+    settings = _settings(NodeSettings, "node", config, flags)
+    _run(settings, lambda stop: app.run(settings, announce_ready, stop))
+
+
+@click.command()
+@_options(_COMMON)
+@click.option(
+    "--node",
+    "nodes",
+    multiple=True,
+    metavar="URL",
+    help="A node that mDNS does not reach; may be given several times.",
+)
+def scheduler(config: Path | None, **flags: Any) -> None:
+    """Run a scheduler: the one URL of a pool. It finds nodes by mDNS, and serves the roster page
+    at /.
+    """
+    from scheduler import app
+    from scheduler.config import SchedulerSettings
+
+    settings = _settings(SchedulerSettings, "scheduler", config, flags)
+    _run(settings, lambda stop: app.run(settings, announce_ready, stop))
+
+
+@click.command()
+@_options(_COMMON, _NODE)
+def up(config: Path | None, **flags: Any) -> None:
+    """Run a scheduler and one node on this machine. --listen is the scheduler's address."""
+    from node.config import NodeSettings
+    from scheduler.config import SchedulerSettings
+
+    node_flags = {name: flags.pop(name) for name in ("engine", "slots", "priority")}
+    settings = _settings(SchedulerSettings, "scheduler", config, flags)
+    host, _ = host_and_port(settings.listen)
+    folder = data_folder(settings, "up")
+    shared = {name: flags[name] for name in ("name", "pool", "mdns", "log_level")}
+    listen = f"[{host}]:0" if ":" in host else f"{host}:0"
+    own = {"listen": listen, "data": str(folder / "node")}
+    node_settings = _settings(NodeSettings, "node", config, node_flags | shared | own)
+    settings = _settings(
+        SchedulerSettings, "scheduler", config, flags | {"data": str(folder / "scheduler")}
+    )
+    _run(settings, lambda stop: _both(settings, node_settings, stop))
+
+
+async def _both(settings: Any, node_settings: Any, stop: asyncio.Event) -> None:
+    """The node first, so that the scheduler knows its URL; the end of either is the end of both."""
+    from msgspec.structs import replace
+
+    from node import app as node_app
+    from scheduler import app as scheduler_app
+
+    loop = asyncio.get_running_loop()
+    node_ready: asyncio.Future[str] = loop.create_future()
+    running = asyncio.create_task(node_app.run(node_settings, node_ready.set_result, stop))
+    both: set[asyncio.Future[Any]] = {running, node_ready}
+    await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+    if running.done():
+        running.result()
+        return
+    settings = replace(settings, nodes=(*settings.nodes, node_ready.result()))
+    try:
+        await scheduler_app.run(settings, announce_ready, stop)
+    finally:
+        stop.set()
+        await running
+
+
+def _settings(kind: Any, table: str, config: Path | None, flags: dict[str, Any]) -> Any:
+    given = {name: value for name, value in flags.items() if value is not None and value != ()}
+    try:
+        settings = load(kind, table, file=config, flags=given)
+    except PoolError as error:
+        raise Failure(error, USAGE) from error
+    set_up_logging(settings.log_level)
+    return settings
+
+
+def _run(
+    settings: ProgramSettings, program: Callable[[asyncio.Event], Coroutine[Any, Any, None]]
+) -> None:
+    async def main() -> None:
+        stop = asyncio.Event()
+        signals = asyncio.create_task(until_told(stop))
+        try:
+            await program(stop)
+        finally:
+            signals.cancel()
+
+    try:
+        asyncio.run(main())
+    except PoolError as error:
+        raise Failure(error, USAGE) from error

@@ -1,0 +1,85 @@
+"""The files that builds made: names of our own, whole or not at all, each with size and digest."""
+
+import asyncio
+import hashlib
+import os
+import shutil
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+from protocol.errors import NotFound, Unavailable, Unsatisfiable
+from protocol.model import Artifact
+from protocol.service import ByteRange, OpenArtifact
+
+IMAGE = "image.iso"
+_PIECE = 1 << 20
+
+
+class ArtifactStore:
+    """A folder with one folder for each build."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def take(self, build_id: str, place: Callable[[Path], int]) -> Artifact:
+        """Let `place` put a file under the path it is given; digest and keep it. Blocks."""
+        home = self._folder / build_id
+        home.mkdir(exist_ok=True)
+        part = home / "part"
+        try:
+            size = place(part)
+            with part.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+                os.fsync(file.fileno())
+            part.rename(home / IMAGE)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+        return Artifact(IMAGE, size, digest)
+
+    def open(self, build_id: str, artifact: Artifact, part: ByteRange | None) -> OpenArtifact:
+        """A reader of the artifact or a range of it. Raises NotFound, Unsatisfiable."""
+        span = (0, artifact.size) if part is None else part.within(artifact.size)
+        if span is None:
+            raise Unsatisfiable(
+                f"the artifact has {artifact.size} bytes",
+                size=artifact.size,
+                field="Range",
+                expected=f"bytes within 0-{max(0, artifact.size - 1)}",
+            )
+        try:
+            descriptor = os.open(
+                self._folder / build_id / artifact.name, os.O_RDONLY | os.O_CLOEXEC
+            )
+        except OSError as error:
+            raise NotFound(f"{artifact.name} is not kept any more", field="name") from error
+        return OpenArtifact(artifact, *span, FileStream(descriptor, *span))
+
+    def remove(self, build_id: str) -> None:
+        """Delete what a build made. Blocks."""
+        shutil.rmtree(self._folder / build_id, ignore_errors=True)
+
+
+class FileStream:
+    """A range of a file, piece by piece, read in a thread."""
+
+    def __init__(self, descriptor: int, start: int, end: int) -> None:
+        self._descriptor = descriptor
+        self._offset = start
+        self._end = end
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while self._offset < self._end:
+            room = min(_PIECE, self._end - self._offset)
+            data = await asyncio.to_thread(os.pread, self._descriptor, room, self._offset)
+            if not data:
+                raise Unavailable("the file is shorter than it was")
+            self._offset += len(data)
+            yield data
+
+    async def close(self) -> None:
+        """Close the file."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1

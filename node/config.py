@@ -1,0 +1,43 @@
+"""The node's settings, each with its unit. `config/node.toml` shows the same, and a test
+compares the two.
+"""
+
+from typing import Annotated
+
+from msgspec import Meta
+
+from protocol.model import Label
+from protocol.settings import ProgramSettings
+
+CAPABILITIES = (
+    *("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "SETFCAP", "SETGID", "SETUID"),
+    "KILL",  # the supervisor ends what a command left behind
+    "SYS_CHROOT",  # bootstrapping a system in a folder
+)
+"""What root in a container may do by default: what installing packages takes, without CAP_."""
+
+
+class NodeSettings(ProgramSettings, frozen=True):
+    """What an operator can set on a node, beyond what all programs have."""
+
+    listen: str = "127.0.0.1:8090"  # HOST:PORT to serve on; port 0 picks one
+    engine: str = "docker"  # what runs the commands: docker, or dummy (plays scripts, for tests)
+    base_image: str = "codersos/linux-image-creator"  # for builds that name no image
+    slots: Annotated[int, Meta(ge=0, le=10_000)] = 1  # builds at the same time
+    priority: Annotated[int, Meta(ge=-(1 << 31), lt=1 << 31)] = 0  # higher is favoured
+    labels: tuple[Label, ...] = ()  # what builds may ask for
+    schedulers: tuple[str, ...] = ()  # URLs of schedulers to register with, beyond those on the LAN
+    register_every: Annotated[float, Meta(gt=0)] = 10.0  # seconds between registrations
+    waiting_limit: Annotated[int, Meta(ge=0)] = 16  # direct builds that may wait for a slot
+    cpus: Annotated[float, Meta(ge=0)] = 0  # processors a build may use; 0: all there are
+    memory: Annotated[int, Meta(gt=0)] = 4 << 30  # bytes a build may use
+    processes: Annotated[int, Meta(gt=1)] = 4096  # processes and threads a build may have
+    time_limit: Annotated[float, Meta(gt=0)] = 4 * 3600.0  # seconds a build may take
+    log_limit: Annotated[int, Meta(gt=0)] = 1 << 30  # bytes of a build's log
+    disk_reserve: Annotated[int, Meta(ge=0)] = 1 << 30  # bytes that must be free to take a build
+    keep: Annotated[float, Meta(gt=0)] = 7 * 86400.0  # seconds that ended builds are kept
+    fetch_limit: Annotated[int, Meta(gt=0)] = 1 << 20  # bytes of a command given by URL
+    fetch_timeout: Annotated[float, Meta(gt=0)] = 30.0  # seconds that fetching one may take
+    capabilities: tuple[str, ...] = CAPABILITIES  # what root in a container may do
+    busybox: str = "/bin/busybox"  # static busybox that runs the commands in any image
+    engine_check: Annotated[float, Meta(gt=0)] = 5.0  # seconds between looks at engine and disk

@@ -1,0 +1,1 @@
+"""What a node decides, as pure functions: no I/O, no clock, no chance."""

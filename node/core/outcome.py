@@ -1,0 +1,43 @@
+"""How a build ended, decided from what its container left behind."""
+
+from msgspec import Struct
+
+from protocol.lifecycle import Event
+from protocol.model import NEVER_RAN, CommandStatus, IsoOutput, Recipe
+
+FIND_IMAGE = "find the image"
+"""Name of the step that the node adds behind the commands."""
+
+
+class Ending(Struct, frozen=True):
+    """What the container left behind."""
+
+    commands: tuple[CommandStatus, ...]
+    finished: bool  # there is an exit record
+    has_result: bool  # a file was taken
+    exit_code: int  # of the container
+    engine_words: str = ""  # what the engine says of the end
+    out_of_memory: bool = False
+    result_problem: str = ""  # why the result could not be taken
+
+
+def outcome(recipe: Recipe, ending: Ending) -> tuple[Event, str]:
+    """The event that ends the build, and the reason in a sentence."""
+    if not ending.finished:
+        return Event.FAIL, _unfinished(ending)
+    for command in ending.commands:
+        if command.exit_code and command.exit_code != NEVER_RAN and not command.added:
+            return Event.FAIL, f"the command {command.name!r} ended with {command.exit_code}"
+    for command in ending.commands:
+        if command.exit_code == NEVER_RAN and not command.added:
+            return Event.FAIL, f"the command {command.name!r} never ran"
+    if isinstance(recipe.output, IsoOutput) and not ending.has_result:
+        return Event.FAIL, ending.result_problem or "no image was found; the last step says why"
+    return Event.SUCCEED, ""
+
+
+def _unfinished(ending: Ending) -> str:
+    words = f"the container ended before the build did, with {ending.exit_code}"
+    if ending.out_of_memory:
+        words += "; its memory limit was reached"
+    return f"{words}: {ending.engine_words}" if ending.engine_words else words

@@ -1,0 +1,149 @@
+"""What a node asks of a container engine: a small, blocking interface, called from threads.
+
+An engine starts one container for one attempt of a build, waits for its end, kills and removes it,
+and says which images it has. It knows nothing of builds: what runs inside the container, and how
+its progress is read, is decided in `node/workfolder.py`. To add an engine: one module beside this
+one, one line in `node/engines/__init__.py`, and the contract suite in
+`tests/node/test_engine_contract.py` runs against it.
+
+Errors::
+
+    EngineError
+    ├── EngineDown           the engine does not answer: infrastructure, to be tried elsewhere
+    ├── ImageUnknown         no such image here nor in its registry: the user's failure
+    ├── RegistryUnreachable  the registry did not answer: infrastructure
+    └── ContainerRefused     the engine would not create or start it: in the engine's words
+
+
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+
+class EngineError(Exception):
+    """The engine could not do what was asked; the text is fit to be shown to a user."""
+
+
+class EngineDown(EngineError):
+    """The engine does not answer."""
+
+
+class ImageUnknown(EngineError):
+    """There is no image of this name here, and its registry, if one answered, has none either."""
+
+
+class RegistryUnreachable(EngineError):
+    """The image is not here, and the registry that may have it did not answer."""
+
+
+class ContainerRefused(EngineError):
+    """The engine would not create or start the container."""
+
+
+class Mount(msgspec.Struct, frozen=True):
+    """A folder of the host shown in the container."""
+
+    source: Path
+    target: str
+    read_only: bool
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """What a container may use at most."""
+
+    memory: int  # bytes, swap included
+    cpus: float  # processors, may be a fraction; 0: all there are
+    processes: int  # processes and threads together
+    network: bool  # False: loopback only
+
+
+class ContainerSpec(msgspec.Struct, frozen=True):
+    """Everything an engine needs to start a container."""
+
+    name: str
+    image: str
+    entrypoint: tuple[str, ...]
+    environment: Mapping[str, str]  # added to the image's own
+    labels: Mapping[str, str]
+    mounts: tuple[Mount, ...]
+    limits: Limits
+    capabilities: tuple[str, ...]  # all others are dropped; without the prefix CAP_
+
+
+class Container(msgspec.Struct, frozen=True):
+    """A container that exists, running or ended."""
+
+    id: str
+    name: str
+    labels: Mapping[str, str]
+    running: bool
+
+
+class Exit(msgspec.Struct, frozen=True):
+    """How a container's main process ended, in the engine's words."""
+
+    code: int  # 128 + n where a signal n ended it
+    error: str  # what the engine says of it; empty where it says nothing
+    out_of_memory: (
+        bool  # a note for the reader, never a verdict: also true of containers that ended well
+    )
+
+
+class EngineInfo(msgspec.Struct, frozen=True):
+    """What the engine says of itself and its machine."""
+
+    name: str  # "docker", "dummy"
+    version: str
+    architecture: str  # as `uname -m` names it: x86_64, aarch64
+    cpus: int
+    memory: int  # bytes
+    root: str  # the folder where layers lie; empty where there is none
+
+
+class Engine(Protocol):
+    """A container engine. Every method blocks, and may be called from several threads at once."""
+
+    runs_programs: bool  # False: it plays the plan itself, and needs no busybox to do so
+
+    def info(self) -> EngineInfo:
+        """Ask the engine who it is. Raises EngineDown."""
+
+    def images(self) -> frozenset[str]:
+        """Names (`repository:tag`) of the images that need no pull. Raises EngineDown."""
+
+    def obtain(self, image: str, progress: Callable[[str], None]) -> None:
+        """Make sure that the image is here, pulling it if need be; `progress` is called with lines
+        for the log.
+
+        Raises ImageUnknown, RegistryUnreachable, EngineDown.
+        """
+
+    def start(self, spec: ContainerSpec) -> str:
+        """Create and start a container; answer its id. Raises ContainerRefused, ImageUnknown,
+        EngineDown.
+        """
+
+    def wait(self, container: str) -> Exit:
+        """Wait, without limit, until the container has ended. Raises EngineDown, also where it
+        is gone.
+        """
+
+    def kill(self, container: str) -> None:
+        """End the container at once; nothing happens where it has ended or is gone. Raises
+        EngineDown.
+        """
+
+    def remove(self, container: str) -> None:
+        """Remove the container, its layer and volumes, running or not; nothing happens where it
+        is gone.
+        """
+
+    def containers(self, labels: Mapping[str, str]) -> tuple[Container, ...]:
+        """All containers that carry all of these labels. Raises EngineDown."""
+
+    def close(self) -> None:
+        """Let go of connections; blocked calls of other threads end with EngineDown."""

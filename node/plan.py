@@ -1,0 +1,134 @@
+"""What is to happen in a container, how far it is, how it ended: values, and texts that carry them.
+
+The shell texts are read by `node/supervisor.sh`; progress and exit record are written by it, or by
+an engine that plays the plan itself. Nothing here trusts what it parses.
+"""
+
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+
+from msgspec import Struct
+
+NEVER_RAN = 125
+"""The exit code of a step that is recorded without having run."""
+
+_NAME = 200  # characters of a result's name
+_NUMBER = re.compile(rb"[0-9]{1,18}")
+
+
+class PlannedCommand(Struct, frozen=True):
+    """One command, ready to run."""
+
+    text: bytes
+    arguments: tuple[str, ...] = ()
+    environment: Mapping[str, str] = {}
+    failure: str = ""  # why it could not be prepared: it is not run, and this is its output
+
+
+class Plan(Struct, frozen=True):
+    """What is to happen in a container."""
+
+    commands: tuple[PlannedCommand, ...]
+    keep_going: bool  # after a failed command, or record the rest as never run
+    log_limit: int  # bytes of output that are kept
+    find_iso: bool  # run /toiso/iso_path.sh at the end and keep the file that it names
+
+    @property
+    def steps(self) -> int:
+        """The commands, and the search for the result where there is one."""
+        return len(self.commands) + self.find_iso
+
+
+class Step(Struct, frozen=True):
+    """How far a step is. The search for the result is one more step behind the commands."""
+
+    index: int
+    start: int | None = None  # offset in the log; None: not begun
+    end: int | None = None
+    exit_code: int | None = None  # NEVER_RAN where it was recorded without having run
+
+
+class Verdict(Struct, frozen=True):
+    """The exit record: every step was gone through."""
+
+    has_result: bool
+    name: str  # the result's own, fit to be shown; empty where it has none
+
+
+def format_progress(steps: Sequence[Step]) -> bytes:
+    """The steps that have begun, as `out/progress` holds them."""
+    lines = []
+    for step in steps:
+        ended = "" if step.end is None else f" {step.end} {step.exit_code}"
+        lines.append(f"{step.start}{ended}\n")
+    return "".join(lines).encode()
+
+
+def parse_progress(text: bytes, count: int, bound: int) -> tuple[Step, ...]:
+    """At most `count` steps that have begun, up to the first line that makes no sense.
+
+    `bound`: the largest offset that makes sense.
+    """
+    steps: list[Step] = []
+    floor = 0
+    for line in text.splitlines()[:count]:
+        words = line.split(b" ")
+        if len(words) not in (1, 3) or not all(_NUMBER.fullmatch(word) for word in words):
+            break
+        start, *ending = (int(word) for word in words)
+        end, code = ending or (None, None)
+        if not floor <= start <= (start if end is None else end) <= bound or (code or 0) > 255:
+            break
+        steps.append(Step(len(steps), start, end, code))
+        if end is None:
+            break
+        floor = end
+    return tuple(steps)
+
+
+def format_exit(name: str | None) -> bytes:
+    """The exit record, with the result's base name where there is a result."""
+    return b"finished\n" if name is None else f"finished\n{name}\n".encode()
+
+
+def parse_exit(text: bytes) -> Verdict | None:
+    """What an exit record says; None where it is none."""
+    head, separator, name = text.partition(b"\n")
+    if head != b"finished" or not separator:
+        return None
+    shown = name.decode("utf-8", "replace").strip().rpartition("/")[2]
+    shown = "".join(letter if letter.isprintable() else "_" for letter in shown)[:_NAME]
+    return Verdict(has_result=bool(name), name="" if shown in (".", "..") else shown)
+
+
+# What the supervisor sources
+
+
+def plan_shell(plan: Plan) -> bytes:
+    """What concerns all steps."""
+    return (
+        f"commands={len(plan.commands)} keep_going={int(plan.keep_going)}"
+        f" log_limit={plan.log_limit} find_iso={int(plan.find_iso)}\n"
+    ).encode()
+
+
+def command_shell(command: PlannedCommand) -> bytes:
+    """`failure`, and the command's own part of the words that start it."""
+    failure = command.failure or _unfit_words(command)
+    if failure:
+        shown = shlex.quote(failure.replace("\0", "?"))
+        return f"failure={shown}\n".encode("utf-8", "replace")
+    variables = [f"{name}={value}" for name, value in command.environment.items()]
+    words = [*variables, "/tmp/command", *command.arguments]
+    return ('failure=\nset -- "$@" ' + " ".join(map(shlex.quote, words)) + "\n").encode()
+
+
+def _unfit_words(command: PlannedCommand) -> str:
+    """Why these arguments and variables cannot be given to any program; empty where they can."""
+    words = [*command.arguments, *command.environment, *command.environment.values()]
+    if any("\0" in word for word in words):
+        return "an argument or variable holds a NUL character"
+    if any(not name or "=" in name for name in command.environment):
+        return "a variable's name is empty or holds a ="
+    return ""

@@ -1,0 +1,54 @@
+"""The proof, at start, that a container sees the node's work folder and the node sees what it
+writes there.
+
+Mounts made in another mount namespace, or an engine on another machine, show the container an empty
+folder.
+"""
+
+import shutil
+from pathlib import Path
+
+from node.builder import LABEL, limits
+from node.config import NodeSettings
+from node.engines.base import ContainerSpec, Engine, EngineError
+from node.workfolder import Plan, WorkFolder
+from protocol.model import Needs
+
+
+def prove_folder(engine: Engine, settings: NodeSettings, work: Path, word: str, node: str) -> str:
+    """Run a container without commands in a fresh folder named by a random word; answer what is
+    wrong, or nothing.
+
+    Without the base image on the engine nothing can be tried, and nothing is wrong. Raises
+    EngineError.
+    """
+    image = settings.base_image if ":" in settings.base_image else f"{settings.base_image}:latest"
+    if image not in engine.images():
+        return ""
+    root = work / f"proof-{word}"
+    plan = Plan(commands=(), keep_going=True, log_limit=1 << 16, find_iso=False)
+    folder = WorkFolder.create(root, plan, Path(settings.busybox))
+    spec = ContainerSpec(
+        name=f"imagepool-proof-{word}",
+        image=image,
+        entrypoint=folder.entrypoint,
+        environment={},
+        labels={f"{LABEL}.node": node},
+        mounts=folder.mounts,
+        limits=limits(Needs(network=False), settings),
+        capabilities=(),
+    )
+    container = ""
+    try:
+        container = engine.start(spec)
+        end = engine.wait(container)
+        seen = folder.verdict() is not None
+    except EngineError as error:
+        return f"a container could not be run in {work}: {error}"
+    finally:
+        if container:
+            engine.remove(container)
+        shutil.rmtree(root, ignore_errors=True)
+    if seen:
+        return ""
+    return f"containers do not see the folder {work} (exit code {end.code} {end.error})"

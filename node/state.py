@@ -1,0 +1,122 @@
+"""What a node states of itself: its facts, kept up to date by looks at engine and disk, and the
+report made of them.
+"""
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from node.config import NodeSettings
+from node.core.capacity import Facts, capacity
+from node.engines.base import Engine, EngineError, EngineInfo
+from protocol import VERSION
+from protocol.identity import Identity
+from protocol.messages import API_VERSION, Report
+from protocol.model import Build, NodeReference
+from protocol.watch import Watch
+
+log = logging.getLogger(__name__)
+
+
+class NodeState:
+    """The node's own condition. `look` refreshes it; `changed` moves whenever a report would
+    differ.
+    """
+
+    def __init__(
+        self,
+        identity: Identity,
+        node: NodeReference,
+        settings: NodeSettings,
+        engine: Engine,
+        folder: Path,
+        clock: Callable[[], float],
+    ) -> None:
+        self.changed = Watch()
+        self.leaving = False
+        self.folder_problem = ""  # why containers cannot work with our folder
+        self._identity = identity
+        self._node = node
+        self._settings = settings
+        self._engine = engine
+        self._folder = folder
+        self._clock = clock
+        self._info: EngineInfo | None = None
+        self._images: frozenset[str] = frozenset()
+        self._problem = "its engine was not asked yet"
+        self._disk_free = 0
+
+    @property
+    def token(self) -> str:
+        """Opaque to others: another boot or another count is another state."""
+        return f"{self._identity.boot}.{self.changed.count}"
+
+    def facts_reason(self, used: int, waiting: int) -> str:
+        """Why no build is taken now; empty where one is."""
+        return capacity(self._facts(used, waiting))[1]
+
+    async def look(self) -> None:
+        """Ask engine and disk how they are."""
+        before = (self._problem, self._images)
+        try:
+            self._info = await asyncio.to_thread(self._engine.info)
+            self._images = await asyncio.to_thread(self._engine.images)
+            self._problem = ""
+        except EngineError as error:
+            self._problem = f"its engine does not answer: {error}"
+        room = os.statvfs(self._folder)
+        self._disk_free = room.f_bavail * room.f_frsize
+        if before != (self._problem, self._images):
+            self.changed.touch()
+
+    async def keep_looking(self) -> None:
+        """Look again and again."""
+        while True:
+            await asyncio.sleep(self._settings.engine_check)
+            await self.look()
+
+    def leave(self) -> None:
+        """This is the end: held polls are answered so at once."""
+        self.leaving = True
+        self.changed.touch()
+
+    def report(self, used: int, waiting: int, builds: tuple[Build, ...]) -> Report:
+        """The report as of now."""
+        status, reason = capacity(self._facts(used, waiting))
+        info, settings = self._info, self._settings
+        return Report(
+            id=self._identity.id,
+            boot=self._identity.boot,
+            name=self._node.name,
+            role="node",
+            version=VERSION,
+            api=API_VERSION,
+            architecture=info.architecture if info else "",
+            status=status,
+            reason=reason,
+            priority=settings.priority,
+            token=self.token,
+            slots=settings.slots,
+            used=used,
+            labels=settings.labels,
+            images=tuple(sorted(self._images)),
+            cpus=settings.cpus or (info.cpus if info else 0),
+            memory=min(settings.memory, info.memory if info else settings.memory),
+            disk_free=self._disk_free,
+            leaving=self.leaving,
+            builds=builds,
+            clock=self._clock(),
+        )
+
+    def _facts(self, used: int, waiting: int) -> Facts:
+        return Facts(
+            slots=self._settings.slots,
+            used=used,
+            waiting=waiting,
+            leaving=self.leaving,
+            engine_problem=self._problem or self.folder_problem,
+            disk_free=self._disk_free,
+            disk_reserve=self._settings.disk_reserve,
+        )

@@ -1,0 +1,220 @@
+"""The folder of one attempt: what goes into its container, and how its progress is read.
+
+`in/` is mounted read-only: a static busybox, the supervisor that it runs, the plan. `out/` is
+mounted read-write, and the build's commands are root in there: all that is read from it is checked
+(`node/untrusted.py`), bounded, and where it is nonsense reads as if nothing had been written. What
+the supervisor writes::
+
+    out/log       output of all steps, appended to
+    out/progress  a line for each step that has begun: START, then END EXIT_CODE; replaced whole
+    out/result    the image
+    out/exit      renamed into place last: "finished", then, with a result, its base name
+
+A log offset never moves back: where a command cuts the log short, the supervisor fills it up to
+where that command's output began, so that what was read before stays true; what was cut and not yet
+read is lost, and a line says so.
+"""
+
+import os
+import struct
+from functools import cache
+from pathlib import Path
+
+import msgspec
+
+from node import untrusted
+from node.engines.base import Mount
+from node.plan import (
+    Plan,
+    PlannedCommand,
+    Step,
+    Verdict,
+    command_shell,
+    parse_exit,
+    parse_progress,
+    plan_shell,
+)
+
+__all__ = ["BusyboxUnfit", "Plan", "PlannedCommand", "Step", "Verdict", "WorkFolder"]
+
+IN = "/toiso/.imagepool/in"
+OUT = "/toiso/.imagepool/out"
+ISO_PATH = "/toiso/iso_path.sh"
+"""What an image tells its result's path with."""
+_PLAN = "plan.msgpack"
+_SUPERVISOR = "supervisor.sh"
+_RESERVE = 64 << 10  # bytes to be freed on a full disk, for writing down what happened
+_SLACK = 64 << 10  # bytes a step may add to a log at its limit: the supervisor's own lines
+_SMALL = 8 << 10  # bytes of the exit record
+
+
+class BusyboxUnfit(OSError):
+    """The busybox of the settings cannot be used in any image; the text says why."""
+
+
+class WorkFolder:
+    """One attempt's folder. Every method may be called from any thread."""
+
+    def __init__(self, root: Path, plan: Plan) -> None:
+        self.root = root.absolute()
+        self.plan = plan
+        self._out = self.root / "out"
+        texts = sum(len(command.failure) for command in plan.commands)
+        self._log_bound = plan.log_limit + (plan.steps + 1) * _SLACK + 4 * texts
+
+    @classmethod
+    def create(cls, root: Path, plan: Plan, busybox: Path | None) -> "WorkFolder":
+        """Make the folder; one that an earlier life left there is replaced.
+
+        `busybox` is None for an engine that plays the plan itself. Raises BusyboxUnfit, OSError.
+        """
+        if busybox is not None:
+            check_busybox(busybox)
+        if root.is_dir():
+            cls(root, plan).remove()
+        folder = cls(root, plan)
+        folder.root.mkdir(mode=0o700)
+        _fill_in(folder.root / "in", plan, busybox)
+        folder._out.mkdir()
+        folder._out.chmod(0o777)  # the container's root may be another user; root/ is 0700
+        _write(folder._out / "log", b"", 0o666)
+        _write(folder._out / "reserve", b"\n" * _RESERVE, 0o666)
+        return folder
+
+    @classmethod
+    def open(cls, root: Path) -> "WorkFolder":
+        """The folder of an attempt begun before. Raises OSError, ValueError where it is none."""
+        return cls(root, read_plan(root / "in"))
+
+    @property
+    def mounts(self) -> tuple[Mount, ...]:
+        """What the container has to see."""
+        return (
+            Mount(self.root / "in", IN, read_only=True),
+            Mount(self._out, OUT, read_only=False),
+        )
+
+    @property
+    def entrypoint(self) -> tuple[str, ...]:
+        """The container's main process."""
+        return (f"{IN}/busybox", "sh", f"{IN}/{_SUPERVISOR}")
+
+    def read_log(self, offset: int, limit: int) -> bytes:
+        """Output from an offset; empty where there is no more yet, or the log is no plain file."""
+        room = min(limit, self._log_bound - offset)
+        return self._read("log", offset, room) if offset >= 0 and room > 0 else b""
+
+    def log_size(self) -> int:
+        """Bytes that `read_log` can read."""
+        try:
+            with untrusted.opened(self._out) as out:
+                return min(untrusted.size(out, "log"), self._log_bound)
+        except OSError:
+            return 0
+
+    def steps(self) -> tuple[Step, ...]:
+        """All steps of the plan, those not begun included."""
+        count = self.plan.steps
+        begun = parse_progress(self._read("progress", 0, 64 * count), count, self._log_bound)
+        return begun + tuple(Step(index) for index in range(len(begun), count))
+
+    def verdict(self) -> Verdict | None:
+        """The exit record, once there is one."""
+        return parse_exit(self._read("exit", 0, _SMALL))
+
+    def take_result(self, target: Path) -> int:
+        """Rename the result to `target`, on the same file system; answer its size.
+
+        To be called when the container has ended. Raises OSError where it is no plain file;
+        nothing is at `target` then.
+        """
+        with untrusted.opened(self._out) as out:
+            return untrusted.take(out, "result", target)
+
+    def remove(self) -> None:
+        """Delete the folder, when the container is removed. Raises OSError."""
+        for part in (self._out, self.root / "in", self.root):
+            try:
+                with untrusted.opened(part) as folder:
+                    untrusted.empty(folder)
+                part.rmdir()
+            except FileNotFoundError:
+                continue
+
+    def _read(self, name: str, offset: int, limit: int) -> bytes:
+        try:
+            with untrusted.opened(self._out) as out:
+                return untrusted.read(out, name, offset, limit)
+        except OSError:
+            return b""
+
+
+def read_plan(folder: Path) -> Plan:
+    """The plan in an `in/`. Raises OSError, ValueError."""
+    try:
+        return msgspec.msgpack.decode((folder / _PLAN).read_bytes(), type=Plan)
+    except msgspec.MsgspecError as error:
+        raise ValueError(f"{folder} holds no plan: {error}") from error
+
+
+# Filling in/
+
+
+def check_busybox(path: Path) -> None:
+    """Raises BusyboxUnfit unless it is an executable that needs nothing of any image."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(64 << 10)
+    except OSError as error:
+        raise BusyboxUnfit(f"busybox {path}: {error.strerror}; install busybox-static") from error
+    if head[:4] != b"\x7fELF" or len(head) < 64:
+        raise BusyboxUnfit(f"busybox {path} is not an ELF executable")
+    if _names_interpreter(head):
+        raise BusyboxUnfit(f"busybox {path} is linked dynamically; install busybox-static")
+
+
+def _names_interpreter(head: bytes) -> bool:
+    """Whether an ELF file has a program header PT_INTERP (3)."""
+    wide, order = head[4] == 2, "<" if head[5] == 1 else ">"
+    (table,) = struct.unpack_from(order + ("Q" if wide else "I"), head, 32 if wide else 28)
+    width, count = struct.unpack_from(order + "HH", head, 54 if wide else 42)
+    places = (table + width * index for index in range(count))
+    kinds = (
+        struct.unpack_from(order + "I", head, place) for place in places if place < len(head) - 4
+    )
+    return (3,) in kinds
+
+
+def _fill_in(folder: Path, plan: Plan, busybox: Path | None) -> None:
+    folder.mkdir()
+    folder.chmod(0o755)
+    _write(folder / _PLAN, msgspec.msgpack.encode(plan))
+    if busybox is None:
+        return
+    _provide(busybox, folder / "busybox")
+    _write(folder / _SUPERVISOR, _supervisor())
+    _write(folder / "plan.sh", plan_shell(plan))
+    for index, command in enumerate(plan.commands):
+        _write(folder / f"command.{index}", command.text, 0o755)
+        _write(folder / f"command.{index}.sh", command_shell(command))
+    for name in ("pipe", "answer"):  # FIFOs can be written to on a read-only mount too
+        os.mkfifo(folder / name)
+        os.chmod(folder / name, 0o666)
+
+
+def _provide(busybox: Path, target: Path) -> None:
+    """Link where possible: two megabytes less per attempt, and the mount is read-only."""
+    try:
+        os.link(busybox.resolve(), target)
+    except OSError:
+        _write(target, busybox.read_bytes(), 0o755)
+
+
+def _write(path: Path, data: bytes, mode: int = 0o644) -> None:
+    path.write_bytes(data)
+    path.chmod(mode)  # whatever the umask is: the container's root may be another user here
+
+
+@cache
+def _supervisor() -> bytes:
+    return Path(__file__).with_name(_SUPERVISOR).read_bytes()

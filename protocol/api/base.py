@@ -1,0 +1,369 @@
+"""What all API families share: routes with permissions, bodies with limits, answers by media type,
+errors by one table.
+
+A family is a module with a `ROUTES` tuple of `Route`. Its handlers derive from `Handler`, get the
+service as `self.service`, and translate: body to request, build to reply. Errors are rendered by
+`render_error`, which a family overrides for its own dialect.
+"""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Mapping
+from typing import Any, ClassVar, TypeVar
+from urllib.parse import urlsplit
+
+import msgspec
+from tornado import web
+from tornado.iostream import StreamClosedError
+
+from protocol import wire
+from protocol.api import access
+from protocol.api.access import Permission
+from protocol.errors import (
+    Busy,
+    Conflict,
+    Denied,
+    Invalid,
+    NotFound,
+    PoolError,
+    TooLarge,
+    Unavailable,
+    Unreachable,
+    Unsatisfiable,
+    Unsupported,
+)
+from protocol.messages import Problem
+from protocol.service import BuildService, Caller
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+STATUS: dict[type[PoolError], int] = {
+    PoolError: 500,
+    Invalid: 400,
+    TooLarge: 413,
+    Unsupported: 415,
+    Unsatisfiable: 416,
+    Denied: 403,
+    NotFound: 404,
+    Conflict: 409,
+    Busy: 503,
+    Unavailable: 502,
+    Unreachable: 502,
+}
+
+DRAIN = 64 << 20
+"""Bytes over the limit that are still read, and dropped, before a body is refused."""
+
+FORM = "application/x-www-form-urlencoded"
+
+ID = r"([0-9a-z]{1,64})"
+"""A build's id in a route."""
+
+
+class ApiSettings(msgspec.Struct, frozen=True):
+    """What the API goes by; part of each program's settings."""
+
+    body_limit: int = 16 << 20  # bytes of a request's body
+    wait_limit: float = 60.0  # seconds that a request may be held
+    output_limit: int = 1 << 20  # bytes of a command's output shown in a status
+    relative_urls: bool = False  # status and download URLs without scheme and host
+    public_url: str = ""  # what clients call this program, where a proxy changes it
+    images: tuple[str, ...] = ("*",)  # patterns of image names that builds may name
+
+
+class Context(msgspec.Struct, frozen=True):
+    """What every handler is given."""
+
+    service: BuildService
+    settings: ApiSettings
+    extras: Mapping[str, Any] = {}  # ports that a family needs beyond the service, by name
+
+
+class Route(msgspec.Struct, frozen=True):
+    """A path, who serves it, and the permission that each method needs."""
+
+    path: str  # a regular expression, matched whole
+    handler: type["Handler"]
+    permissions: Mapping[str, Permission]  # method -> permission
+    options: Mapping[str, Any] = {}  # passed to the handler's `setup`
+
+
+@web.stream_request_body
+class Handler(web.RequestHandler):
+    """A request of any family: checked before its body is read, answered in JSON or msgpack."""
+
+    CORS: ClassVar[bool] = False  # pages of other origins may use this family
+
+    def initialize(self, context: Context, route: Route) -> None:
+        """Called by Tornado for each request."""
+        self.context = context
+        self.service = context.service
+        self.limits = context.settings
+        self.route = route
+        self.caller = Caller()
+        self.body = bytearray()
+        self.received = 0
+        self.gone = asyncio.Event()  # set when the client has hung up
+        self.setup(**route.options)
+
+    def setup(self, **options: Any) -> None:
+        """For families: take the route's options."""
+
+    def set_default_headers(self) -> None:
+        """Called by Tornado before the method, and again for errors."""
+        self.clear_header("Server")
+        self.set_header("X-Content-Type-Options", "nosniff")
+        self.set_header("Cache-Control", "no-store")
+        if self.CORS:
+            self.set_header("Access-Control-Allow-Origin", "*")
+            self.set_header("Access-Control-Expose-Headers", "Location, Content-Range, ETag")
+
+    def prepare(self) -> None:
+        """Called when the headers are there and the body is not: what is refused here costs
+        nothing.
+        """
+        if self.request.method == "OPTIONS" and self.CORS:
+            return
+        permission = self.route.permissions.get(self.request.method or "")
+        if permission is None:
+            raise web.HTTPError(405)
+        self.caller = access.caller_of(self.request)
+        access.check(self.caller, permission)
+        bound = self.limits.body_limit + DRAIN
+        length = self.request.headers.get("Content-Length", "0")
+        if length.isdigit() and int(length) > bound:
+            raise self._too_large()
+        self.request.connection.set_max_body_size(bound)  # type: ignore[union-attr]
+
+    def data_received(self, chunk: bytes) -> None:
+        """Called for each piece of the body: what is over the limit is read and dropped, so that
+        the client hears why.
+        """
+        self.received += len(chunk)
+        if self.received > self.limits.body_limit:
+            self.body.clear()
+        else:
+            self.body += chunk
+
+    def options(self, *_: str) -> None:
+        """A browser asks whether a page of another origin may call."""
+        if not self.CORS:
+            raise web.HTTPError(405)
+        self.set_status(204)
+        self.set_header(
+            "Access-Control-Allow-Methods", ", ".join([*sorted(self.route.permissions), "OPTIONS"])
+        )
+        self.set_header(
+            "Access-Control-Allow-Headers",
+            "Origin, Accept, Content-Type, X-Requested-With, X-CSRF-Token, Range",
+        )
+        self.set_header("Access-Control-Max-Age", "600")
+
+    def on_connection_close(self) -> None:
+        """Called when the client hangs up before the answer."""
+        self.gone.set()
+
+    # Reading what the client said
+
+    def media_type(self) -> str:
+        """The body's media type; JSON where none is given, and where curl says that it is a
+        form.
+        """
+        given = self.request.headers.get("Content-Type", wire.JSON)
+        return given.partition(";")[0].strip().lower()
+
+    def decoded(self, kind: type[T]) -> T:
+        """The body as a value of this type. Raises Invalid."""
+        media_type = self.media_type()
+        if media_type == FORM:  # what curl says unless it is told otherwise
+            media_type = wire.JSON
+        return wire.decode(self.whole_body(), kind, media_type, limit=self.limits.body_limit)
+
+    def whole_body(self) -> bytes:
+        """The body. Raises TooLarge."""
+        if self.received > self.limits.body_limit:
+            raise self._too_large()
+        return bytes(self.body)
+
+    def number(self, name: str, default: float, *, low: float, high: float) -> float:
+        """A number in the query. Raises Invalid where it is none, or outside its bounds."""
+        text = self.get_query_argument(name, "")
+        if not text:
+            return default
+        try:
+            value = float(text)
+        except ValueError:
+            value = float("nan")
+        if not low <= value <= high:
+            raise Invalid(
+                f"{name} is {text[:40]!r}",
+                field=name,
+                expected=f"a number from {low:g} to {high:g}",
+            )
+        return value
+
+    def whole(self, name: str, *, high: int = 1 << 62) -> int | None:
+        """A whole number from 0 in the query; None where it is not given. Raises Invalid."""
+        text = self.get_query_argument(name, "")
+        if not text:
+            return None
+        if not (text.isascii() and text.isdigit() and len(text) < 20 and int(text) <= high):
+            raise Invalid(
+                f"{name} is {text[:40]!r}", field=name, expected=f"a whole number from 0 to {high}"
+            )
+        return int(text)
+
+    def wait_seconds(self) -> float:
+        """How long the client lets this request be held."""
+        limit = self.limits.wait_limit
+        return min(self.number("wait", 0, low=0, high=86400), limit)
+
+    # Answering
+
+    def wants_msgpack(self) -> bool:
+        """Whether the client asks for msgpack."""
+        return wire.MSGPACK in self.request.headers.get("Accept", "")
+
+    def reply(self, value: Any, status: int = 200) -> None:
+        """End the request with this value, in the format that the client asked for."""
+        media_type = wire.MSGPACK if self.wants_msgpack() else wire.JSON
+        self.set_status(status)
+        self.set_header("Content-Type", media_type)
+        self.finish(wire.encode(value, media_type))
+
+    def url(self, path: str) -> str:
+        """The URL of a path of this program, as the client can reach it."""
+        if self.limits.relative_urls:
+            return path
+        return (self.limits.public_url.rstrip("/") or _own_url(self)) + path
+
+    async def unless_gone(self, awaitable: Any) -> Any:
+        """The awaitable's value; where the client hangs up first, it is cancelled and the
+        request dropped.
+        """
+        task = asyncio.ensure_future(awaitable)
+        gone = asyncio.ensure_future(self.gone.wait())
+        try:
+            await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            gone.cancel()
+            if not task.done():
+                task.cancel()
+        if not task.done() or task.cancelled():
+            raise StreamClosedError
+        return task.result()
+
+    # Errors
+
+    def render_error(self, status: int, error: PoolError) -> None:
+        """End the request with an error in this family's dialect; here
+        `application/problem+json`.
+        """
+        name = type(error).__name__
+        problem = Problem(
+            type=f"urn:imagepool:{name}",
+            title=(type(error).__doc__ or "").strip().splitlines()[0],
+            status=status,
+            detail=error.detail,
+            field=error.field,
+            pointer=wire.pointer(error.field),
+            expected=error.expected,
+        )
+        self.set_header("Content-Type", wire.PROBLEM)
+        self.finish(wire.encode(problem))
+
+    def write_error(self, status_code: int, **details: Any) -> None:
+        """Called by Tornado with whatever a handler raised."""
+        error = details.get("exc_info", (None, None, None))[1]
+        if not isinstance(error, PoolError):
+            error = _translated(status_code, error)
+        status = STATUS[type(error)] if type(error) is not PoolError else status_code
+        self.set_status(status)
+        if isinstance(error, Busy):
+            self.set_header("Retry-After", str(error.retry_after))
+        if isinstance(error, Unsatisfiable):
+            self.set_header("Content-Range", f"bytes */{error.size}")
+        if status == 405:
+            self.set_header("Allow", ", ".join(sorted(self.route.permissions)))
+        self.render_error(status, error)
+
+    def log_exception(self, typ: Any, value: Any, tb: Any) -> None:
+        """Called by Tornado for whatever a handler raised: only what nobody foresaw is worth a
+        trace.
+        """
+        if isinstance(value, PoolError | web.HTTPError):
+            log.info("%s %s: %s", self.request.method, self.request.path, value)
+        elif not isinstance(value, StreamClosedError):
+            log.error("%s %s", self.request.method, self.request.path, exc_info=(typ, value, tb))
+
+    def _too_large(self) -> TooLarge:
+        limit = self.limits.body_limit
+        return TooLarge(
+            f"the body is over {limit} bytes", field="body", expected=f"at most {limit} bytes"
+        )
+
+
+class Unknown(Handler):
+    """What no route matches."""
+
+    def prepare(self) -> None:
+        """Answers every method alike."""
+        raise NotFound("there is nothing at this path", field="path")
+
+
+def _translated(status: int, error: BaseException | None) -> PoolError:
+    """Tornado's own errors, and bugs, as one of ours: nothing of a trace reaches a client."""
+    if isinstance(error, web.MissingArgumentError):
+        return Invalid(
+            f"{error.arg_name} is missing", field=error.arg_name or "", expected="to be given"
+        )
+    if status == 404:
+        return NotFound("there is nothing at this path", field="path")
+    if 400 <= status < 500 and status != 405:
+        return Invalid("the request could not be read", field="request", expected="valid HTTP")
+    if status == 405:
+        return PoolError("this method is not served here", field="method")
+    reference = secrets.token_hex(4)
+    log.error("answering 500, reference %s", reference)
+    return PoolError(f"something went wrong here; the program's log has it as {reference}")
+
+
+def _own_url(handler: Handler) -> str:
+    """Scheme and host as the client said them: by its Host header, or the proxy's before it."""
+    headers = handler.request.headers
+    scheme = headers.get("X-Forwarded-Proto", handler.request.protocol)
+    host = headers.get("X-Forwarded-Host", handler.request.host)
+    try:
+        parts = urlsplit(f"{scheme}://{host}")
+        valid = scheme in ("http", "https") and parts.netloc == host and bool(parts.hostname)
+        valid = valid and parts.username is None and parts.port != 0 and host.isascii()
+    except ValueError:
+        valid = False
+    if not valid:
+        raise Invalid("the Host header names no host", field="Host", expected="HOST or HOST:PORT")
+    return f"{scheme}://{host}"
+
+
+def application(context: Context, routes: tuple[Route, ...], **settings: Any) -> web.Application:
+    """The Tornado application of a program. Raises ValueError where two routes claim one path."""
+    paths = [route.path for route in routes]
+    clashes = {path for path in paths if paths.count(path) > 1}
+    if clashes:
+        raise ValueError(f"two families claim the same path: {', '.join(sorted(clashes))}")
+    unknown = Route("/.*", Unknown, {})
+    return web.Application(
+        [
+            (route.path + "$", route.handler, {"context": context, "route": route})
+            for route in (*routes, unknown)
+        ],
+        log_function=_log_request,
+        **settings,
+    )
+
+
+def _log_request(handler: web.RequestHandler) -> None:
+    status = handler.get_status()
+    milliseconds = 1000 * handler.request.request_time()
+    log.debug("%d %s (%.1f ms)", status, handler._request_summary(), milliseconds)

@@ -1,0 +1,94 @@
+"""Serving an artifact or a log: ranges, validators, back-pressure. Shared by all families that
+have downloads.
+"""
+
+import re
+from urllib.parse import quote
+
+from tornado.iostream import StreamClosedError
+
+from protocol.api.base import Handler
+from protocol.errors import Unavailable
+from protocol.model import Artifact
+from protocol.service import ByteRange, ByteStream, OpenArtifact
+
+_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
+_UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
+
+
+def requested_range(handler: Handler, artifact: Artifact) -> ByteRange | None:
+    """The one range that the client asks for; None for the whole: several ranges, other units,
+    or If-Range is stale.
+    """
+    header = handler.request.headers.get("Range", "")
+    match = _RANGE.fullmatch(header.replace(" ", ""))
+    condition = handler.request.headers.get("If-Range")
+    if match is None or (condition is not None and condition != etag(artifact)):
+        return None
+    first, last = match.groups()
+    if first:
+        if last and int(last) < int(first):
+            return None  # RFC 9110: an invalid range is ignored
+        return ByteRange(int(first), int(last) + 1 if last else None)
+    return ByteRange(-int(last)) if last and int(last) else _nothing(last)
+
+
+def _nothing(last: str) -> ByteRange | None:
+    """`bytes=-0` is valid and cannot be satisfied; `bytes=-` is not valid."""
+    return ByteRange(1 << 62) if last else None
+
+
+def etag(artifact: Artifact) -> str:
+    """A strong validator: the digest."""
+    return f'"{artifact.sha256}"'
+
+
+async def send_artifact(handler: Handler, build_id: str, artifact: Artifact, filename: str) -> None:
+    """Answer with the artifact, or the part of it that the client asks for."""
+    if handler.request.headers.get("If-None-Match") == etag(artifact):
+        handler.set_status(304)
+        handler.set_header("ETag", etag(artifact))
+        handler.finish()
+        return
+    part = requested_range(handler, artifact)
+    opened = await handler.service.open_artifact(handler.caller, build_id, artifact.name, part)
+    try:
+        _headers(handler, opened, filename, partial=part is not None)
+        if handler.request.method != "HEAD":
+            await pump(handler, opened.stream)
+        handler.finish()
+    finally:
+        await opened.stream.close()
+
+
+def _headers(handler: Handler, opened: OpenArtifact, filename: str, *, partial: bool) -> None:
+    safe = _UNSAFE.sub("_", filename)[:200] or opened.artifact.name
+    handler.set_status(206 if partial else 200)
+    handler.set_header("Content-Type", "application/octet-stream")
+    handler.set_header("Content-Length", str(opened.end - opened.start))
+    handler.set_header("Content-Disposition", f'attachment; filename="{quote(safe)}"')
+    handler.set_header("Accept-Ranges", "bytes")
+    handler.set_header("ETag", etag(opened.artifact))
+    if partial:
+        size = opened.artifact.size
+        handler.set_header("Content-Range", f"bytes {opened.start}-{opened.end - 1}/{size}")
+
+
+async def pump(handler: Handler, stream: ByteStream) -> None:
+    """Send the stream as fast as the client takes it. A source that breaks off cuts the
+    connection: never a short file that looks whole.
+    """
+    try:
+        pieces = aiter(stream)
+        while (piece := await handler.unless_gone(anext(pieces, None))) is not None:
+            handler.write(piece)
+            await handler.flush()
+    except Unavailable as error:
+        cut(handler)
+        raise StreamClosedError(error) from error
+
+
+def cut(handler: Handler) -> None:
+    """Break the connection off without an end."""
+    stream = handler.request.connection.stream  # type: ignore[union-attr]
+    stream.close()

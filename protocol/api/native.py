@@ -1,0 +1,188 @@
+"""The native API under `/api/v1`: one route for each verb of the build service. Errors are RFC
+9457 problems.
+"""
+
+from typing import Any
+
+import msgspec
+
+from protocol import wire
+from protocol.api.access import Permission
+from protocol.api.base import ID, Handler, Route
+from protocol.api.content import pump, send_artifact
+from protocol.errors import Invalid
+from protocol.messages import Acknowledgement, BuildQuery
+from protocol.model import Build, BuildRequest, Position, artifact_named
+
+ARTIFACT = r"([A-Za-z0-9][A-Za-z0-9._-]{0,127})"
+
+
+def view(build: Build) -> dict[str, Any]:
+    """A build as the API shows it: its fields, and the documented status code that follows from
+    its stage.
+    """
+    commands = [
+        {**msgspec.to_builtins(command), "status": command.state.value}
+        for command in build.commands
+    ]
+    return {
+        **msgspec.to_builtins(build),
+        "status": build.state.value,
+        "commands": commands,
+    }
+
+
+class Builds(Handler):
+    """Submit and list."""
+
+    async def post(self) -> None:
+        """Submit a build; the answer says where it is from now on."""
+        build = await self.service.submit(self.caller, self.decoded(BuildRequest))
+        self.set_header("Location", self.url(f"/api/v1/builds/{build.id}"))
+        self.reply(view(build), 201)
+
+    async def get(self) -> None:
+        """List builds, newest first."""
+        page = await self.service.list(self.caller, self._query())
+        self.reply({"builds": [view(build) for build in page.builds], "next": page.next})
+
+    def _query(self) -> BuildQuery:
+        plain: dict[str, Any] = {"cursor": self.get_query_argument("cursor", "")}
+        if (limit := self.whole("limit")) is not None:
+            plain["limit"] = limit
+        if status := self.get_query_argument("status", ""):
+            plain["status"] = status
+        return wire.convert(plain, BuildQuery)
+
+
+class OneBuild(Handler):
+    """A build."""
+
+    async def get(self, build_id: str) -> None:
+        """The build; with `after` (its revision) and `wait` (seconds) held until it changes."""
+        getting = self.service.get(
+            self.caller, build_id, after=self.whole("after"), wait=self.wait_seconds()
+        )
+        self.reply(view(await self.unless_gone(getting)))
+
+
+class Cancel(Handler):
+    """Ending a build."""
+
+    async def post(self, build_id: str) -> None:
+        """Cancel it; one that has stopped stays as it is."""
+        self.reply(view(await self.service.cancel(self.caller, build_id)))
+
+
+class Log(Handler):
+    """The log's bytes, as the commands wrote them."""
+
+    async def get(self, build_id: str) -> None:
+        """From `position` (attempt:offset), `limit` bytes at most, following with `follow=1`.
+
+        The headers Log-Attempt and Log-Offset say what the first byte is.
+        """
+        opened = await self.service.open_log(
+            self.caller,
+            build_id,
+            self._position(),
+            limit=self.whole("limit"),
+            follow=self.get_query_argument("follow", "") in ("1", "true", "yes"),
+        )
+        try:
+            self.set_header("Content-Type", "text/plain; charset=utf-8")
+            self.set_header("Log-Attempt", str(opened.attempt))
+            self.set_header("Log-Offset", str(opened.start))
+            await self.flush()
+            await pump(self, opened.stream)
+            self.finish()
+        finally:
+            await opened.stream.close()
+
+    def _position(self) -> Position:
+        text = self.get_query_argument("position", "0:0")
+        try:
+            return Position.parse(text)
+        except ValueError as error:
+            raise Invalid(
+                f"position is {text[:40]!r}", field="position", expected="ATTEMPT:OFFSET"
+            ) from error
+
+
+class Artifacts(Handler):
+    """What a build made."""
+
+    async def get(self, build_id: str) -> None:
+        """Name, size and digest of each."""
+        self.reply({"artifacts": await self.service.artifacts(self.caller, build_id)})
+
+
+class Download(Handler):
+    """An artifact's bytes."""
+
+    async def get(self, build_id: str, name: str) -> None:
+        """The whole, or the range that the Range header says; ETag is the digest."""
+        artifacts = await self.service.artifacts(self.caller, build_id)
+        await send_artifact(self, build_id, artifact_named(artifacts, name), name)
+
+    head = get
+
+
+class Status(Handler):
+    """This program."""
+
+    async def get(self) -> None:
+        """What it states of itself; with `after` (its token) and `wait` held until it changes."""
+        after = self.get_query_argument("after", "") or None
+        getting = self.service.status(self.caller, after=after, wait=self.wait_seconds())
+        self.reply(await self.unless_gone(getting))
+
+
+class ChangesSince(Handler):
+    """What changed."""
+
+    async def get(self) -> None:
+        """The builds that changed since `cursor`; held up to `wait` seconds while none has."""
+        getting = self.service.changes(
+            self.caller, cursor=self.get_query_argument("cursor", ""), wait=self.wait_seconds()
+        )
+        changes = await self.unless_gone(getting)
+        builds = [view(build) for build in changes.builds]
+        self.reply({"builds": builds, "cursor": changes.cursor, "more": changes.more})
+
+
+class Explain(Handler):
+    """Why a build waits, or what happened to it."""
+
+    async def get(self, build_id: str) -> None:
+        """Each node's refusal, the place in the queue, the history."""
+        self.reply(await self.service.explain(self.caller, build_id))
+
+
+class Acknowledgements(Handler):
+    """For schedulers."""
+
+    async def post(self) -> None:
+        """These attempts need no longer be reported."""
+        await self.service.acknowledge(self.caller, self.decoded(Acknowledgement))
+        self.set_status(204)
+
+
+_BUILD = f"/api/v1/builds/{ID}"
+
+ROUTES = (
+    Route("/api/v1/builds", Builds, {"GET": Permission.READ, "POST": Permission.BUILD}),
+    Route(_BUILD, OneBuild, {"GET": Permission.READ}),
+    Route(f"{_BUILD}/cancel", Cancel, {"POST": Permission.BUILD}),
+    Route(f"{_BUILD}/log", Log, {"GET": Permission.READ}),
+    Route(f"{_BUILD}/artifacts", Artifacts, {"GET": Permission.READ}),
+    Route(
+        f"{_BUILD}/artifacts/{ARTIFACT}",
+        Download,
+        {"GET": Permission.READ, "HEAD": Permission.READ},
+    ),
+    Route(f"{_BUILD}/explain", Explain, {"GET": Permission.READ}),
+    Route("/api/v1/status", Status, {"GET": Permission.STATUS}),
+    Route("/api/v1/changes", ChangesSince, {"GET": Permission.READ}),
+    Route("/api/v1/acknowledgements", Acknowledgements, {"POST": Permission.PLACE}),
+)

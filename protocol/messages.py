@@ -1,0 +1,146 @@
+"""What programs of the pool say to each other besides builds: reports, the roster, pages,
+acknowledgements.
+"""
+
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from protocol.model import Build, State, Step
+
+API_VERSION = 1
+"""The version of this protocol; a program of another version is shown on the roster and given
+nothing.
+"""
+
+PATH_LIMIT = 4
+"""How many schedulers a forward may have come by (design: How scheduler and node work together,
+4).
+"""
+
+
+class Report(Struct, frozen=True):
+    """What a program states of itself, and of every build that the asking program placed on it."""
+
+    id: str
+    boot: str  # drawn at each start: another boot is another life
+    name: str
+    role: str  # "node" or "scheduler"
+    version: str
+    api: int
+    architecture: str
+    status: str  # "ready" or "busy"
+    priority: int
+    token: str  # opaque; hand it back to be held until something changes
+    reason: str = ""  # why busy
+    slots: int = 0
+    used: int = 0
+    labels: tuple[str, ...] = ()
+    images: tuple[str, ...] = ()  # images that need no pull
+    cpus: float = 0
+    memory: int = 0  # bytes
+    disk_free: int = 0  # bytes
+    leaving: bool = False  # it shuts down now: the last report of this boot
+    below: tuple[str, ...] = ()  # ids of all schedulers that it places builds on, at any depth
+    builds: tuple[Build, ...] = ()
+    clock: float = 0.0  # its wall clock, seconds since the epoch
+
+
+class Acknowledgement(Struct, frozen=True):
+    """These ended attempts are on record at their origin: the node need not report them again."""
+
+    attempts: Annotated[tuple[tuple[str, int], ...], Meta(max_length=10_000)]  # (build, attempt)
+
+
+class BuildQuery(Struct, frozen=True):
+    """Which builds to list: newest first, `limit` of them, beginning behind `cursor`."""
+
+    limit: Annotated[int, Meta(ge=1, le=1000)] = 50
+    cursor: str = ""
+    status: State | None = None
+
+
+class BuildPage(Struct, frozen=True):
+    """Some builds, newest first, and where the next page begins; empty at the end."""
+
+    builds: tuple[Build, ...]
+    next: str = ""
+
+
+class Changes(Struct, frozen=True):
+    """The builds that changed since a cursor, as they are now, the longest unchanged first."""
+
+    builds: tuple[Build, ...]
+    cursor: str
+    more: bool = False  # ask again at once
+
+
+class Refusal(Struct, frozen=True):
+    """Why a node does not get a build."""
+
+    node: str
+    name: str
+    reason: str
+
+
+class Explanation(Struct, frozen=True):
+    """Why a build waits, or what happened to it."""
+
+    id: str
+    status: State
+    reason: str
+    place: int | None = None  # in the queue, from 1
+    refusals: tuple[Refusal, ...] = ()
+    history: tuple[Step, ...] = ()
+
+
+class Registration(Struct, frozen=True):
+    """A node beyond the reach of mDNS makes itself known to a scheduler."""
+
+    url: Annotated[str, Meta(min_length=8, max_length=2048)]
+
+
+class RosterEntry(Struct, frozen=True):
+    """One line of the roster."""
+
+    url: str
+    found: tuple[str, ...]  # "mdns", "settings", "registered"
+    state: str  # ready, busy, silent, lost, refused; "unanswered" before the first report
+    reason: str
+    id: str = ""
+    name: str = ""
+    role: str = ""
+    version: str = ""
+    architecture: str = ""
+    stated_priority: int | None = None
+    priority: int | None = None  # the effective one, that placement goes by
+    slots: int = 0
+    used: int = 0
+    builds: tuple[str, ...] = ()  # ids of ours that are on it
+    labels: tuple[str, ...] = ()
+    images: tuple[str, ...] = ()
+    last_seen: float | None = None  # seconds ago
+    latency: float | None = None  # seconds that an unheld poll took
+
+
+class Roster(Struct, frozen=True):
+    """Every node that this scheduler knows of."""
+
+    scheduler: str
+    nodes: tuple[RosterEntry, ...]
+    waiting: int  # builds
+    running: int
+
+
+class Problem(Struct, frozen=True, omit_defaults=True):
+    """An error as the native API tells it (RFC 9457), with the field and what was expected of
+    it.
+    """
+
+    type: str
+    title: str
+    status: int
+    detail: str = ""
+    field: str = ""
+    pointer: str = ""  # JSON pointer to the field
+    expected: str = ""

@@ -1,0 +1,143 @@
+"""The build service: the one interface that node, scheduler and HTTP client implement, and that
+every API family uses.
+
+Every verb takes the caller and may raise any `protocol.errors.PoolError`. The contract suite,
+tests/contract/, says with tests what is said here in words.
+"""
+
+import enum
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+from msgspec import Struct
+
+from protocol.messages import Acknowledgement, BuildPage, BuildQuery, Changes, Explanation, Report
+from protocol.model import Artifact, Build, BuildRequest, Forward, Position
+
+
+class Role(enum.Enum):
+    """What a caller is to this program; `protocol/api/access.py` says what each may do."""
+
+    VIEWER = "viewer"
+    USER = "user"
+    OPERATOR = "operator"
+    ADMIN = "admin"
+    PROGRAM = "program"  # another program of the pool
+
+
+class Caller(Struct, frozen=True):
+    """On whose behalf a verb is called."""
+
+    owner: str = "anonymous"
+    role: Role = Role.ADMIN
+    program: str = ""  # id of the calling program, where it is one
+
+
+LOCAL = Caller(owner="local", role=Role.ADMIN)
+"""The program itself, or the person who sits at its machine."""
+
+
+class ByteStream(Protocol):
+    """Bytes that arrive one piece after another; at most one piece is held in memory."""
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        """The pieces, in order. Raises Unavailable where the source breaks off before its end."""
+
+    async def close(self) -> None:
+        """Let go of the source; may be called at any time, also twice."""
+
+
+class OpenLog(Struct, frozen=True):
+    """A part of one attempt's log."""
+
+    attempt: int
+    start: int  # offset of the first byte
+    stream: ByteStream
+
+
+class OpenArtifact(Struct, frozen=True):
+    """A byte range of an artifact."""
+
+    artifact: Artifact
+    start: int  # first byte
+    end: int  # behind the last byte
+    stream: ByteStream
+
+
+class ByteRange(Struct, frozen=True):
+    """What part of an artifact is wanted: `start` to before `end`, or the last `-start` bytes."""
+
+    start: int = 0
+    end: int | None = None
+
+    def within(self, size: int) -> tuple[int, int] | None:
+        """(start, end) inside a whole of this size; None where there is nothing of it inside."""
+        start = max(0, size + self.start) if self.start < 0 else self.start
+        end = size if self.end is None else min(self.end, size)
+        return (start, end) if start < end else None
+
+
+class BuildService(Protocol):
+    """Builds, as somebody who wants them sees them."""
+
+    async def submit(
+        self, caller: Caller, request: BuildRequest, forward: Forward | None = None
+    ) -> Build:
+        """Accept a build. With `forward` it is a scheduler's attempt, and a repeated one answers
+        the same build.
+
+        Raises Invalid, Denied (an image that is not allowed), Busy (no room; nothing was accepted),
+        Conflict (a forward that is older than one already seen, or came by us before).
+        """
+
+    async def get(
+        self, caller: Caller, build_id: str, *, after: int | None = None, wait: float = 0
+    ) -> Build:
+        """The build as it is now; with `after`, held up to `wait` seconds while its revision is
+        still that one.
+        """
+
+    async def list(self, caller: Caller, query: BuildQuery) -> BuildPage:
+        """Builds, newest first."""
+
+    async def cancel(self, caller: Caller, build_id: str) -> Build:
+        """End a build; one that has stopped stays as it is. The build as it is then is answered."""
+
+    async def open_log(
+        self,
+        caller: Caller,
+        build_id: str,
+        position: Position,
+        *,
+        limit: int | None = None,
+        follow: bool = False,
+    ) -> OpenLog:
+        """The log from a position, `limit` bytes at most; following ends when the attempt does.
+
+        A position in an attempt that was superseded answers the newest attempt from 0. An offset
+        behind the end answers from the end.
+        """
+
+    async def artifacts(self, caller: Caller, build_id: str) -> tuple[Artifact, ...]:
+        """What the build made."""
+
+    async def open_artifact(
+        self, caller: Caller, build_id: str, name: str, part: ByteRange | None = None
+    ) -> OpenArtifact:
+        """An artifact, or a range of it. Raises NotFound, Unsatisfiable."""
+
+    async def status(self, caller: Caller, *, after: str | None = None, wait: float = 0) -> Report:
+        """What this program states of itself; with `after`, held up to `wait` seconds while that
+        token is current.
+        """
+
+    async def changes(self, caller: Caller, *, cursor: str = "", wait: float = 0) -> Changes:
+        """The builds that changed since the cursor; without one, all. Held up to `wait` seconds
+        while none has.
+        """
+
+    async def explain(self, caller: Caller, build_id: str) -> Explanation:
+        """Why the build waits, or what happened to it."""
+
+    async def acknowledge(self, caller: Caller, acknowledgement: Acknowledgement) -> None:
+        """For schedulers: these attempts of mine need no longer be reported."""

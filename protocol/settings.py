@@ -1,0 +1,127 @@
+"""Settings of the programs: one frozen value each, from defaults, a TOML file, the environment and
+flags, later ones winning.
+
+A setting is a field of the program's settings class; its comment there says the unit. In a file it
+stands in the program's table (`[node]`, `[scheduler]`), in the environment as `IMAGEPOOL_` and its
+name in capitals, lists with commas.
+"""
+
+import ipaddress
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar, get_origin
+
+import msgspec
+
+from protocol import wire
+from protocol.api.base import ApiSettings
+from protocol.errors import Invalid
+
+PREFIX = "IMAGEPOOL_"
+ALIASES = {"base_image": "BASE_IMAGE"}
+"""Documented names from before there was a prefix."""
+
+T = TypeVar("T", bound="ProgramSettings")
+
+
+class ProgramSettings(ApiSettings, frozen=True, forbid_unknown_fields=True):
+    """What node and scheduler have in common."""
+
+    listen: str = "127.0.0.1:8080"  # HOST:PORT to serve on; port 0 picks one
+    data: str = ""  # folder of its own; empty: one below /var/lib/imagepool, or the user's own
+    name: str = ""  # how people call it; empty: the machine's host name
+    pool: str = "default"  # programs of other pools are passed over
+    mdns: bool = True  # find others, and be found, by mDNS
+    mdns_interfaces: tuple[str, ...] = ()  # addresses to speak mDNS on; empty: those of `listen`
+    log_level: str = "info"  # debug, info, warning, error
+
+
+def load(
+    kind: type[T],
+    table: str,
+    *,
+    file: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    flags: Mapping[str, Any] | None = None,
+) -> T:
+    """The settings of a program. Flags that are None were not given. Raises Invalid, naming the
+    setting.
+    """
+    values: dict[str, Any] = {}
+    values |= _from_file(file, table) if file else {}
+    values |= _from_environment(kind, os.environ if environment is None else environment)
+    values |= {name: value for name, value in (flags or {}).items() if value is not None}
+    settings = wire.convert(values, kind)
+    host_and_port(settings.listen)
+    return settings
+
+
+def host_and_port(listen: str) -> tuple[str, int]:
+    """`HOST:PORT` or `[IPV6]:PORT` taken apart. Raises Invalid."""
+    host, colon, port = listen.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not colon or not host or not port.isdigit() or int(port) > 65535:
+        raise Invalid(f"listen is {listen!r}", field="listen", expected="HOST:PORT")
+    return host, int(port)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches a program that listens there."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def data_folder(settings: ProgramSettings, program: str) -> Path:
+    """Where the program keeps what must outlive it."""
+    if settings.data:
+        return Path(settings.data)
+    if os.geteuid() == 0:
+        return Path("/var/lib/imagepool") / program
+    base = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(base) / "imagepool" / program
+
+
+def _from_file(file: Path, table: str) -> dict[str, Any]:
+    try:
+        document = tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise Invalid(
+            f"{file}: {error.strerror}", field="config", expected="a readable file"
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise Invalid(f"{file}: {error}", field="config", expected="a TOML file") from error
+    unknown = set(document) - {"node", "scheduler"}
+    if unknown:
+        raise Invalid(
+            f"{file}: unknown table {sorted(unknown)[0]!r}",
+            field=sorted(unknown)[0],
+            expected="[node] or [scheduler]",
+        )
+    return dict(document.get(table, {}))
+
+
+def _from_environment(kind: type[T], environment: Mapping[str, str]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for field in msgspec.structs.fields(kind):
+        names = [ALIASES.get(field.name, ""), PREFIX + field.name.upper()]
+        text = next((environment[name] for name in reversed(names) if name in environment), None)
+        if text is not None:
+            values[field.name] = _parsed(field.name, field.type, text)
+    return values
+
+
+def _parsed(name: str, kind: Any, text: str) -> Any:
+    """A setting's value out of a variable's text."""
+    if get_origin(kind) is tuple:
+        return tuple(part.strip() for part in text.split(",") if part.strip())
+    try:
+        return msgspec.convert(text, kind, strict=False)
+    except msgspec.ValidationError as error:
+        expected = str(error).partition(", got ")[0].removeprefix("Expected ")
+        raise Invalid(
+            f"{PREFIX}{name.upper()} is {text!r}", field=name, expected=expected
+        ) from error

@@ -1,0 +1,31 @@
+"""The scheduler's settings, each with its unit. `config/scheduler.toml` shows the same, and a
+test compares the two.
+"""
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from protocol.settings import ProgramSettings
+
+Seconds = Annotated[float, Meta(gt=0)]
+
+
+class SchedulerSettings(ProgramSettings, frozen=True):
+    """What an operator can set on a scheduler, beyond what all programs have."""
+
+    listen: str = "127.0.0.1:8080"  # HOST:PORT to serve on; port 0 picks one
+    nodes: tuple[str, ...] = ()  # URLs of nodes that mDNS does not reach
+    advertise_as_node: bool = False  # other schedulers may place builds here
+    hold: Seconds = 5.0  # seconds that a node may hold a poll while nothing changes
+    patience: Seconds = 3.0  # seconds that an answer may take beyond that
+    retry: Seconds = 1.0  # seconds between polls of a node that does not answer
+    silent_after: Seconds = 9.0  # seconds without an answer until a node is silent
+    lost_after: Seconds = 30.0  # seconds without an answer until its builds are placed elsewhere
+    forget_after: Seconds = 86400.0  # seconds that an address that does not answer is tried
+    attempts: Annotated[int, Meta(ge=1)] = 3  # in all, where nodes fail a build
+    waiting_limit: Annotated[int, Meta(ge=0)] = 10_000  # builds that may wait
+    keep: Seconds = 7 * 86400.0  # seconds that ended builds are kept
+    priority_cap: int | None = None  # the highest priority that a node's own word is taken for
+    priorities: dict[str, int] = msgspec.field(default_factory=dict)  # node name or id -> priority

@@ -1,0 +1,92 @@
+"""What the scheduler knows of a node, and what state that makes it: derived from when it
+answered, never stored.
+"""
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from protocol.messages import API_VERSION, Report
+
+
+class Timing(Struct, frozen=True):
+    """The limits that states go by, in seconds."""
+
+    silent_after: float
+    lost_after: float
+
+
+class Entry(Struct, frozen=True):
+    """One address that may be a node, with what it last said. Times are on the scheduler's
+    monotonic clock.
+    """
+
+    key: str  # how it was found: an mDNS id or a URL
+    url: str
+    found: tuple[str, ...]  # "mdns", "settings", "registered"
+    since: float  # when it was found
+    report: Report | None = None  # the last one
+    answered: float | None = None  # when that arrived
+    error: str = ""  # of the last poll; empty where it was answered
+    failures: int = 0  # polls in a row that were not answered
+    latency: float | None = None  # seconds
+
+
+class Standing(Struct, frozen=True):
+    """A node's state on the roster, and why."""
+
+    state: str  # ready, busy, silent, lost, refused, unanswered
+    reason: str = ""
+
+
+def standing(entry: Entry, me: str, now: float, timing: Timing) -> Standing:
+    """The state of a node as of now. `me`: this scheduler's id."""
+    report = entry.report
+    if report is None or entry.answered is None:
+        return Standing("unanswered", entry.error or "it has not answered yet")
+    quiet = now - entry.answered
+    if quiet >= timing.lost_after:
+        return Standing("lost", f"no answer for {quiet:.0f} s: {entry.error}")
+    if quiet >= timing.silent_after:
+        return Standing("silent", f"no answer for {quiet:.0f} s: {entry.error}")
+    if refusal := _refusal(report, me):
+        return Standing("refused", refusal)
+    return Standing(report.status, report.reason)
+
+
+def _refusal(report: Report, me: str) -> str:
+    if report.id == me:
+        return "this is the scheduler itself"
+    if report.api != API_VERSION:
+        return f"it speaks version {report.api} of the protocol, we speak {API_VERSION}"
+    if me in report.below:
+        return "it places builds on this scheduler: they would go in a circle"
+    return ""
+
+
+def leaders(entries: tuple[Entry, ...]) -> tuple[Entry, ...]:
+    """One entry for each program, the one that answered last, with all ways it was found;
+    unanswered ones as they are.
+    """
+    best: dict[str, Entry] = {}
+    others = []
+    for entry in entries:
+        if entry.report is None:
+            others.append(entry)
+            continue
+        known = best.get(entry.report.id)
+        best[entry.report.id] = _joined(known, entry) if known else entry
+    return (*best.values(), *others)
+
+
+def _joined(one: Entry, other: Entry) -> Entry:
+    first, second = sorted((one, other), key=lambda entry: entry.answered or 0, reverse=True)
+    found = tuple(sorted({*first.found, *second.found}))
+    return replace(first, found=found)
+
+
+def effective_priority(report: Report, cap: int | None, overrides: dict[str, int]) -> int:
+    """The priority that placement goes by: the admin's word for this node, or its own, capped."""
+    for name in (report.id, report.name):
+        if name in overrides:
+            return overrides[name]
+    return report.priority if cap is None else min(report.priority, cap)

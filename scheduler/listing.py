@@ -1,0 +1,58 @@
+"""The roster as people see it, and registration: what page and API show of the pool beyond
+builds.
+"""
+
+import time
+
+from protocol.messages import Registration, Roster, RosterEntry
+from protocol.model import State
+from scheduler.core.roster import Entry
+from scheduler.discovery import Discovery
+from scheduler.dispatch import Dispatcher
+
+
+class Listing:
+    """The port through which the web page and the API see the pool."""
+
+    def __init__(self, name: str, dispatcher: Dispatcher, discovery: Discovery) -> None:
+        self._name = name
+        self._dispatcher = dispatcher
+        self._discovery = discovery
+
+    def roster(self) -> Roster:
+        """Every node, the favoured ones first, then what never answered."""
+        entries = [self._entry(entry) for entry in self._dispatcher.pool.entries()]
+        entries.sort(key=lambda e: (e.priority is None, -(e.priority or 0), e.name, e.url))
+        running = sum(1 for build in self._dispatcher.board if build.state is State.RUNNING)
+        return Roster(self._name, tuple(entries), self._dispatcher.waiting, running)
+
+    def register(self, registration: Registration) -> None:
+        """A node makes itself known. Raises Invalid."""
+        self._discovery.register(registration)
+
+    def _entry(self, entry: Entry) -> RosterEntry:
+        standing = self._dispatcher.pool.standing(entry)
+        report = entry.report
+        if report is None:
+            return RosterEntry(entry.url, entry.found, standing.state, standing.reason)
+        failing = entry.error and standing.state in ("ready", "busy")
+        return RosterEntry(
+            url=entry.url,
+            found=entry.found,
+            state=standing.state,
+            reason=f"the last poll failed: {entry.error}" if failing else standing.reason,
+            id=report.id,
+            name=report.name,
+            role=report.role,
+            version=report.version,
+            architecture=report.architecture,
+            stated_priority=report.priority,
+            priority=self._dispatcher.priority(report),
+            slots=report.slots,
+            used=report.used,
+            builds=self._dispatcher.on_node(report.id),
+            labels=report.labels,
+            images=report.images,
+            last_seen=time.monotonic() - (entry.answered or 0.0),
+            latency=entry.latency,
+        )

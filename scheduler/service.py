@@ -1,0 +1,289 @@
+"""The scheduler's build service: queues, places, forwards to nodes, relays what they give back."""
+
+import logging
+import secrets
+import time
+
+from msgspec.structs import replace
+
+from protocol import VERSION
+from protocol.board import Board
+from protocol.checks import check_request
+from protocol.client import HttpService
+from protocol.errors import Busy, Conflict, PoolError, Unavailable
+from protocol.identity import Identity
+from protocol.messages import (
+    API_VERSION,
+    PATH_LIMIT,
+    Acknowledgement,
+    BuildPage,
+    BuildQuery,
+    Changes,
+    Explanation,
+    Report,
+)
+from protocol.model import (
+    Artifact,
+    Build,
+    BuildRequest,
+    Forward,
+    Position,
+    Stage,
+    State,
+    artifact_named,
+    build_id,
+    new_build,
+)
+from protocol.service import LOCAL, ByteRange, Caller, OpenArtifact, OpenLog, Role
+from protocol.streams import no_log
+from scheduler.config import SchedulerSettings
+from scheduler.core.placement import in_words
+from scheduler.dispatch import Dispatcher
+
+log = logging.getLogger(__name__)
+
+
+class SchedulerService:
+    """`BuildService` over the nodes of a pool."""
+
+    def __init__(
+        self, me: Identity, name: str, settings: SchedulerSettings, dispatcher: Dispatcher
+    ) -> None:
+        self._me = me
+        self._name = name
+        self._settings = settings
+        self._dispatcher = dispatcher
+        self._pool = dispatcher.pool
+        self._board: Board = dispatcher.board
+        self._acknowledged: set[tuple[str, int]] = set()
+        self._caller = Caller(owner="", role=Role.PROGRAM, program=me.id)
+        self.leaving = False
+
+    # Builds
+
+    async def submit(
+        self, caller: Caller, request: BuildRequest, forward: Forward | None = None
+    ) -> Build:
+        """See BuildService."""
+        check_request(request, self._settings.images)
+        if forward is not None:
+            return await self._from_above(request, forward)
+        if self._dispatcher.waiting >= self._settings.waiting_limit:
+            raise Busy(f"{self._dispatcher.waiting} builds wait already", retry_after=30)
+        now = time.time()
+        key = build_id(now, secrets.token_bytes(10))
+        build = new_build(key, request, origin=self._me.id, owner=caller.owner, now=now)
+        self._dispatcher.enqueue(build)
+        return build
+
+    async def _from_above(self, request: BuildRequest, forward: Forward) -> Build:
+        """A scheduler uses us as its node: taken while a node is ready, refused otherwise, as a
+        node does.
+        """
+        if self._me.id in forward.path or len(forward.path) > PATH_LIMIT:
+            raise Conflict(
+                "the build came by this scheduler before, or by too many",
+                field="forward.path",
+                expected=f"at most {PATH_LIMIT} schedulers, each once",
+            )
+        before = 0
+        if forward.id in self._board:
+            known, last = self._board.get(forward.id), self._dispatcher.forwards.get(forward.id)
+            if last is None or last.origin != forward.origin or forward.attempt < last.attempt:
+                raise Conflict("this build is here already", field="forward.attempt")
+            if forward.attempt == last.attempt:
+                return self._as_asked(known)
+            before = (await self.cancel(LOCAL, known.id)).attempt
+        if self._free() <= 0:
+            raise Busy(f"{self._name} takes no build: {self._why_busy()}", retry_after=1)
+        build = new_build(
+            forward.id,
+            request,
+            origin=forward.origin,
+            owner=forward.owner,
+            now=time.time(),
+            attempt=before,
+        )
+        self._dispatcher.forwards[forward.id] = forward
+        self._dispatcher.enqueue(build)
+        return self._as_asked(build)
+
+    def _as_asked(self, build: Build) -> Build:
+        """As the scheduler above knows it: all our attempts are one of its own."""
+        forward = self._dispatcher.forwards.get(build.id)
+        return build if forward is None else replace(build, attempt=forward.attempt)
+
+    async def get(
+        self, caller: Caller, build_id: str, *, after: int | None = None, wait: float = 0
+    ) -> Build:
+        """See BuildService."""
+        return await self._board.held(build_id, after, wait)
+
+    async def list(self, caller: Caller, query: BuildQuery) -> BuildPage:
+        """See BuildService."""
+        return self._board.page(query)
+
+    async def changes(self, caller: Caller, *, cursor: str = "", wait: float = 0) -> Changes:
+        """See BuildService."""
+        return await self._board.changes(cursor, wait)
+
+    async def cancel(self, caller: Caller, build_id: str) -> Build:
+        """See BuildService. The node's own word counts where it answers."""
+        build = self._board.get(build_id)
+        if build.stage is Stage.STOPPED:
+            return build
+        if build.node is not None and (client := self._pool.client(build.node.id)):
+            try:
+                self._dispatcher.follow(await client.cancel(self._caller, build_id))
+            except PoolError as error:
+                log.info("cancelling %s on %s: %s", build_id, build.node.name, error.detail)
+        build = self._board.get(build_id)
+        if build.stage is not Stage.STOPPED:
+            build = self._dispatcher.cancelled(build, "it was cancelled")
+        return build
+
+    async def explain(self, caller: Caller, build_id: str) -> Explanation:
+        """See BuildService."""
+        build = self._board.get(build_id)
+        if build.stage is not Stage.QUEUED:
+            return Explanation(build.id, build.state, build.reason, history=build.history)
+        choice = self._dispatcher.choice(build)
+        place = self._dispatcher.place_in_queue(build_id)
+        words = in_words(choice) if choice.node is None else "it is about to be placed"
+        return Explanation(build.id, build.state, words, place, choice.refusals, build.history)
+
+    # Logs and artifacts: relayed from the node, never kept
+
+    async def open_log(
+        self,
+        caller: Caller,
+        build_id: str,
+        position: Position,
+        *,
+        limit: int | None = None,
+        follow: bool = False,
+    ) -> OpenLog:
+        """See BuildService."""
+        build = self._board.get(build_id)
+        while follow and build.state is State.WAITING:
+            build = await self._board.held(build_id, build.revision, 60)
+        outer = self._as_asked(build).attempt
+        if build.node is None or build.state is State.WAITING:
+            return no_log(outer)
+        offset = position.offset if position.attempt in (0, outer) else 0
+        opened = await self._node_of(build).open_log(
+            self._caller, build_id, Position(build.attempt, offset), limit=limit, follow=follow
+        )
+        return OpenLog(outer, opened.start, opened.stream)
+
+    async def artifacts(self, caller: Caller, build_id: str) -> tuple[Artifact, ...]:
+        """See BuildService."""
+        return self._board.get(build_id).artifacts
+
+    async def open_artifact(
+        self, caller: Caller, build_id: str, name: str, part: ByteRange | None = None
+    ) -> OpenArtifact:
+        """See BuildService."""
+        build = self._board.get(build_id)
+        artifact_named(build.artifacts, name)
+        return await self._node_of(build).open_artifact(self._caller, build_id, name, part)
+
+    def _node_of(self, build: Build) -> HttpService:
+        client = None if build.node is None else self._pool.client(build.node.id)
+        if client is None:
+            name = build.node.name if build.node else "none"
+            raise Unavailable(f"the node that has it ({name}) is not in the pool now")
+        return client
+
+    # The scheduler itself
+
+    async def status(self, caller: Caller, *, after: str | None = None, wait: float = 0) -> Report:
+        """See BuildService. To a scheduler above us we are one node: our nodes' free slots,
+        summed.
+        """
+        if after == self._token() and wait > 0:
+            await self._pool.changed.wait(self._pool.changed.count, wait)
+        builds = tuple(
+            self._as_asked(build)
+            for build in self._board
+            if caller.program and build.origin == caller.program
+        )
+        builds = tuple(
+            build for build in builds if (build.id, build.attempt) not in self._acknowledged
+        )
+        return self._report(builds)
+
+    async def acknowledge(self, caller: Caller, acknowledgement: Acknowledgement) -> None:
+        """See BuildService."""
+        for key in acknowledgement.attempts:
+            build = self._board.get(key[0]) if key[0] in self._board else None
+            if build is not None and build.origin == caller.program:
+                self._acknowledged.add(key)
+
+    def forget_old(self) -> None:
+        """Drop builds that ended longer ago than the setting says."""
+        before = time.time() - self._settings.keep
+        for build in self._board:
+            if build.stopped is not None and build.stopped < before:
+                self._acknowledged.discard((build.id, self._as_asked(build).attempt))
+                self._dispatcher.forget(build.id)
+                self._board.forget(build.id)
+
+    def _token(self) -> str:
+        return f"{self._me.boot}.{self._pool.changed.count}.{self._board.changed.count}"
+
+    def _report(self, builds: tuple[Build, ...]) -> Report:
+        nodes = [node for node in self._dispatcher.candidates() if node.state in ("ready", "busy")]
+        ready = [node for node in nodes if node.state == "ready" and not node.error]
+        slots = sum(node.report.slots for node in nodes)
+        free = self._free()
+        return Report(
+            id=self._me.id,
+            boot=self._me.boot,
+            name=self._name,
+            role="scheduler",
+            version=VERSION,
+            api=API_VERSION,
+            architecture=_common([node.report.architecture for node in nodes]),
+            status="ready" if free > 0 else "busy",
+            reason="" if free > 0 else self._why_busy(),
+            priority=max((node.priority for node in ready or nodes), default=0),
+            token=self._token(),
+            slots=slots,
+            used=max(0, slots - free),
+            labels=_shared([node.report.labels for node in nodes]),
+            images=_shared([node.report.images for node in nodes]),
+            cpus=max((node.report.cpus for node in nodes), default=0),
+            memory=max((node.report.memory for node in nodes), default=0),
+            disk_free=max((node.report.disk_free for node in nodes), default=0),
+            leaving=self.leaving,
+            below=self._pool.below(),
+            builds=builds,
+            clock=time.time(),
+        )
+
+    def _free(self) -> int:
+        """Slots that a new build could have now, those that wait already counted."""
+        free = sum(
+            node.free
+            for node in self._dispatcher.candidates()
+            if node.state == "ready" and not node.error and not node.full
+        )
+        return 0 if self.leaving else free - self._dispatcher.waiting
+
+    def _why_busy(self) -> str:
+        if self.leaving:
+            return "it is shutting down"
+        if not self._dispatcher.candidates():
+            return "it has no nodes"
+        return "none of its nodes is ready with a free slot"
+
+
+def _common(values: list[str]) -> str:
+    """The one value that all share; empty where they differ."""
+    return values[0] if len(set(values)) == 1 else ""
+
+
+def _shared(values: list[tuple[str, ...]]) -> tuple[str, ...]:
+    """What all have."""
+    return tuple(sorted(set.intersection(*map(set, values)))) if values else ()

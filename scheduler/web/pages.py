@@ -1,0 +1,211 @@
+"""The roster: a page for people, the same as data for programs; and how a node makes itself known.
+
+The handlers take the roster from the port `extras["roster"]` and the builds from the build service;
+what the page says is decided in `view`, how it looks in the templates and in `page.css`. Style
+sheet and script are named by their digest: browsers keep them for as long as they are current.
+"""
+
+import functools
+import hashlib
+import time
+from importlib.resources import files
+from typing import Protocol
+from urllib.parse import urlsplit
+
+from msgspec import Struct
+from tornado.template import BaseLoader, Template
+
+from protocol import wire
+from protocol.api.access import Permission
+from protocol.api.base import Handler, Route
+from protocol.errors import NotFound
+from protocol.messages import BuildQuery, Registration, Roster
+from scheduler.web import words
+from scheduler.web.view import PageView, page_view
+
+BUILDS = BuildQuery(limit=50)
+"""The builds that the page shows."""
+
+POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        "style-src 'self'",
+        "script-src 'self'",
+        "img-src 'self'",
+        "connect-src 'self'",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+    )
+)
+"""Content-Security-Policy: nothing from elsewhere, nothing inline.
+
+Were a hostile name not escaped, it would still do nothing.
+"""
+
+_MEDIA_TYPES = {
+    "page.css": "text/css; charset=utf-8",
+    "page.js": "text/javascript; charset=utf-8",
+    "mark.svg": "image/svg+xml",
+}
+_FOREVER = "public, max-age=31536000, immutable"
+
+
+class RosterPort(Protocol):
+    """What the page needs of the scheduler besides the build service."""
+
+    def roster(self) -> Roster:
+        """Every node that the scheduler knows of, now."""
+
+    def register(self, registration: Registration) -> None:
+        """Poll the node at this URL from now on. Raises Invalid, Denied."""
+
+
+# Rendering
+
+
+class Asset(Struct, frozen=True):
+    """A file that the page refers to."""
+
+    data: bytes
+    digest: str
+    media_type: str
+
+
+@functools.cache
+def asset(name: str) -> Asset:
+    """The style sheet, the script or the mark."""
+    data = files(__package__).joinpath(name).read_bytes()
+    return Asset(data, hashlib.sha256(data).hexdigest()[:16], _MEDIA_TYPES[name])
+
+
+class _Templates(BaseLoader):
+    """The templates beside this module, found from a checkout and from an installed wheel alike."""
+
+    def resolve_path(self, name: str, parent_path: str | None = None) -> str:
+        """Called by Tornado for an include: all templates lie in one folder."""
+        return name
+
+    def _create_template(self, name: str) -> Template:
+        source = files(__package__).joinpath(name).read_text()
+        return Template(source, name=name, loader=self)
+
+
+_TEMPLATES = _Templates(autoescape="xhtml_escape")
+
+
+def render(page: PageView) -> bytes:
+    """The page as HTML."""
+    return _TEMPLATES.load("page.html").generate(
+        page=page,
+        asset=lambda name: f"{page.base}/static/{asset(name).digest}/{name}",
+        mark=asset("mark.svg").data.decode(),
+        short_node=words.short_node,
+    )
+
+
+# Choosing what to answer
+
+
+def prefers_html(accept: str) -> bool:
+    """Whether a client that sends this Accept header would rather have a page than data.
+
+    It says so by name: `*/*`, as curl has it, is a program's.
+    """
+    wanted = dict(_quality(part) for part in accept.split(","))
+    data = max(wanted.get(wire.JSON, 0.0), wanted.get(wire.MSGPACK, 0.0))
+    return wanted.get("text/html", 0.0) > data
+
+
+def _quality(part: str) -> tuple[str, float]:
+    """`text/html;q=0.8` -> ("text/html", 0.8). What cannot be read is not wanted."""
+    media_type, *parameters = (piece.strip().lower() for piece in part.split(";"))
+    for parameter in parameters:
+        if parameter.startswith("q="):
+            try:
+                return media_type, float(parameter[2:])
+            except ValueError:
+                return media_type, 0.0
+    return media_type, 1.0
+
+
+# Handlers
+
+
+class RosterHandler(Handler):
+    """What the handlers of the roster share."""
+
+    @property
+    def port(self) -> RosterPort:
+        """The roster of this scheduler."""
+        port: RosterPort = self.context.extras["roster"]
+        return port
+
+
+class Page(RosterHandler):
+    """The roster for whoever asks: a page for browsers, data for programs."""
+
+    async def get(self) -> None:
+        """The nodes, and for people the newest builds beside them."""
+        self.set_header("Vary", "Accept")
+        if not prefers_html(self.request.headers.get("Accept", "")):
+            self.reply(self.port.roster())
+            return
+        builds = (await self.service.list(self.caller, BUILDS)).builds
+        view = page_view(
+            self.port.roster(), builds, now=time.time(), origin=self._origin(), base=self._base()
+        )
+        self.set_header("Content-Type", "text/html; charset=utf-8")
+        self.set_header("Content-Security-Policy", POLICY)
+        self.set_header("Referrer-Policy", "same-origin")
+        self.finish(render(view))
+
+    head = get
+
+    def _origin(self) -> str:
+        """What clients call this scheduler, for lines that are copied into a terminal."""
+        url = self.url("")
+        return url or f"{self.request.protocol}://{self.request.host}"
+
+    def _base(self) -> str:
+        """The path under which a proxy serves us; links begin with it."""
+        return urlsplit(self.limits.public_url).path.rstrip("/")
+
+
+class Nodes(RosterHandler):
+    """The roster for programs."""
+
+    def get(self) -> None:
+        """The nodes."""
+        self.reply(self.port.roster())
+
+    def post(self) -> None:
+        """A node beyond the reach of mDNS makes itself known."""
+        self.port.register(self.decoded(Registration))
+        self.set_status(204)
+
+
+class Static(Handler):
+    """Style sheet, script and mark."""
+
+    def get(self, digest: str, name: str) -> None:
+        """The file. Browsers keep it for good under its own digest, not at all under another."""
+        if name not in _MEDIA_TYPES:
+            raise NotFound("there is no such file", field="path")
+        found = asset(name)
+        self.set_header("Content-Type", found.media_type)
+        if digest == found.digest:
+            self.set_header("Cache-Control", _FOREVER)
+        self.finish(found.data)
+
+    head = get
+
+
+_SEE = {"GET": Permission.ROSTER, "HEAD": Permission.ROSTER}
+
+ROUTES = (
+    Route("/", Page, _SEE),
+    Route("/nodes", Page, _SEE),
+    Route("/api/v1/nodes", Nodes, {"GET": Permission.ROSTER, "POST": Permission.JOIN}),
+    Route(r"/static/([0-9a-f]{16})/([a-z]+\.[a-z]+)", Static, _SEE),
+)

@@ -1,0 +1,44 @@
+"""The API on a real server: a node with the dummy engine, and a scheduler over it, each behind
+pytest-tornado's server.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tornado.web import Application
+
+from node.app import Node
+from node.config import NodeSettings
+from protocol import identity
+
+
+@pytest.fixture
+def node_settings() -> dict[str, Any]:
+    """What a test sets on the node."""
+    return {}
+
+
+@pytest.fixture
+def node(io_loop, tmp_path: Path, node_settings: dict[str, Any]) -> Iterator[Node]:
+    """A node on the dummy engine, its engine looked at."""
+    chosen = {
+        "engine": "dummy",
+        "name": "tester",
+        "disk_reserve": 0,
+        "mdns": False,
+        **node_settings,
+    }
+    with identity.open_data(tmp_path):
+        node = Node(NodeSettings(**chosen), tmp_path, identity.load(tmp_path))
+        io_loop.run_sync(node.start)
+        yield node
+        io_loop.run_sync(node.leave)
+        node.engine.close()
+
+
+@pytest.fixture
+def app(node: Node) -> Application:
+    """What pytest-tornado serves at `base_url`."""
+    return node.web()

@@ -1,0 +1,20 @@
+"""What every test run needs: pytest-tornado, loaded by hand.
+
+Its entry point imports pkg_resources, which setuptools no longer ships, and would end any pytest
+run before it began. It uses only ``parse_version`` of it, which ``packaging`` has too (setup.cfg
+keeps the entry point from being loaded).
+"""
+
+import sys
+import types
+
+from packaging.version import parse
+
+try:
+    import pkg_resources  # noqa: F401
+except ImportError:
+    shim = types.ModuleType("pkg_resources")
+    shim.parse_version = parse
+    sys.modules["pkg_resources"] = shim
+
+pytest_plugins = ["pytest_tornado.plugin"]

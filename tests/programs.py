@@ -1,0 +1,144 @@
+"""Programs of a pool inside the test's own process, on loopback sockets: real servers, real
+clients, no mDNS.
+"""
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from msgspec import Struct
+
+from node.app import Node
+from node.config import NodeSettings
+from protocol import identity
+from protocol.client import HttpService
+from protocol.messages import Roster
+from protocol.model import Build, BuildRequest, Command, Guidance, Needs, NoOutput, Recipe, State
+from protocol.program import Listener
+from protocol.service import LOCAL, BuildService
+from scheduler.app import Scheduler
+from scheduler.config import SchedulerSettings
+
+_names = itertools.count()
+
+QUICK = {"hold": 1.0, "patience": 1.0, "retry": 0.05, "silent_after": 2.0, "lost_after": 3.0}
+"""Scheduler's times for tests, in seconds."""
+
+
+class Program(Struct):
+    """A program that serves."""
+
+    id: str
+    url: str
+    service: BuildService
+    parts: Any  # the Node or Scheduler
+
+
+@asynccontextmanager
+async def a_node(folder: Path, **settings: Any) -> AsyncIterator[Program]:
+    """A node, with the dummy engine unless the settings say otherwise."""
+    name = f"node{next(_names)}"
+    chosen = {"engine": "dummy", "name": name, "disk_reserve": 0, **settings}
+    own = NodeSettings(listen="127.0.0.1:0", mdns=False, **chosen)
+    home = folder / name
+    with identity.open_data(home):
+        node = Node(own, home, identity.load(home))
+        listener = Listener(own)
+        await node.start()
+        server = listener.serve(node.web(), own)
+        try:
+            yield Program(node.identity.id, listener.url, node.service, node)
+        finally:
+            await node.leave()
+            server.stop()
+            await server.close_all_connections()
+            node.engine.close()
+
+
+@asynccontextmanager
+async def a_scheduler(folder: Path, *nodes: str, **settings: Any) -> AsyncIterator[Program]:
+    """A scheduler over the nodes at these URLs."""
+    name = f"scheduler{next(_names)}"
+    chosen = {"name": name, "nodes": nodes, **QUICK, **settings}
+    own = SchedulerSettings(listen="127.0.0.1:0", mdns=False, **chosen)
+    home = folder / name
+    with identity.open_data(home):
+        scheduler = Scheduler(own, identity.load(home))
+        listener = Listener(own)
+        server = listener.serve(scheduler.web(), own)
+        scheduler.discovery.named(own.nodes)
+        placing = asyncio.create_task(scheduler.dispatcher.run())
+        try:
+            yield Program(scheduler.identity.id, listener.url, scheduler.service, scheduler)
+        finally:
+            placing.cancel()
+            await scheduler.leave()
+            await scheduler.dispatcher.close()
+            server.stop()
+            await server.close_all_connections()
+
+
+@asynccontextmanager
+async def a_client(url: str, program: str = "") -> AsyncIterator[HttpService]:
+    """The build service over HTTP."""
+    client = HttpService(url, program=program)
+    try:
+        yield client
+    finally:
+        await client.close()
+
+
+def request(
+    *texts: str, output: Any = None, keep_going: bool = False, **guidance: Any
+) -> BuildRequest:
+    """A build of these commands, without an image as output unless asked for."""
+    commands = tuple(Command(f"command {i}", text=text) for i, text in enumerate(texts))
+    needs = guidance.pop("needs", Needs())
+    recipe = Recipe(commands, output=output or NoOutput(), keep_going=keep_going)
+    return BuildRequest(recipe, Guidance(needs=needs, **guidance))
+
+
+async def ended(service: BuildService, build_id: str, seconds: float = 20) -> Build:
+    """The build when it has stopped."""
+    return await until(service, build_id, lambda build: build.state is State.STOPPED, seconds)
+
+
+async def until(
+    service: BuildService, build_id: str, sight: Callable[[Build], bool], seconds: float = 20
+) -> Build:
+    """The build as soon as it looks like that."""
+    async with asyncio.timeout(seconds):
+        build = await service.get(LOCAL, build_id)
+        while not sight(build):
+            build = await service.get(LOCAL, build_id, after=build.revision, wait=5)
+        return build
+
+
+async def log_of(service: BuildService, build_id: str) -> bytes:
+    """The whole log, as it is now."""
+    from protocol.model import Position
+
+    opened = await service.open_log(LOCAL, build_id, Position())
+    return b"".join([piece async for piece in opened.stream])
+
+
+async def roster_until(
+    program: Program, sight: Callable[[Roster], bool], seconds: float = 10
+) -> Roster:
+    """The scheduler's roster as soon as it looks like that."""
+    pool = program.parts.dispatcher.pool
+    async with asyncio.timeout(seconds):
+        while not sight(roster := program.parts.listing.roster()):
+            await pool.changed.wait(pool.changed.count, 0.2)
+        return roster
+
+
+async def ready(program: Program, count: int = 1) -> Program:
+    """The scheduler, when so many of its nodes are ready."""
+    await roster_until(
+        program, lambda roster: sum(node.state == "ready" for node in roster.nodes) >= count
+    )
+    return program

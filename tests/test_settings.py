@@ -1,0 +1,86 @@
+"""Settings: defaults, a file, the environment and flags, later ones winning; the shipped
+examples are the defaults.
+"""
+
+import re
+import tomllib
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from config import resource
+from node.config import NodeSettings
+from protocol.errors import Invalid
+from protocol.settings import load
+from scheduler.config import SchedulerSettings
+
+PROGRAMS = pytest.mark.parametrize(
+    ("kind", "table"), [(NodeSettings, "node"), (SchedulerSettings, "scheduler")]
+)
+
+
+@PROGRAMS
+def test_the_shipped_example_is_the_defaults(kind, table) -> None:
+    """Every setting stands in config/PROGRAM.toml, with its default, under a comment that says
+    what it is.
+    """
+    text = resource(f"{table}.toml").read_text()
+    assert msgspec.convert(tomllib.loads(text)[table], kind) == kind()
+    shown = re.findall(r"^(?:# )?(\w+) = ", text, re.MULTILINE)
+    assert shown == list(kind.__struct_fields__)
+    commented = re.findall(r"^# (?!\w+ = unset)\S.*\n(?:# )?(\w+) = ", text, re.MULTILINE)
+    assert commented == shown
+
+
+@PROGRAMS
+def test_every_setting_has_a_comment_with_its_unit(kind, table) -> None:
+    """The comment in the example is the one in the code."""
+    example = resource(f"{table}.toml").read_text()
+    for comment in re.findall(r"^# (?!\w+ = unset)(.*)\n(?:# )?\w+ = ", example, re.MULTILINE):
+        sources = [
+            (Path(__file__).parents[1] / path).read_text()
+            for path in (f"{table}/config.py", "protocol/settings.py", "protocol/api/base.py")
+        ]
+        assert any(f"# {comment}\n" in source for source in sources), comment
+
+
+def test_flags_win_over_the_environment_over_the_file(tmp_path) -> None:
+    """In that order."""
+    file = tmp_path / "node.toml"
+    file.write_text('[node]\nslots = 2\npriority = 2\nname = "file"\n')
+    environment = {"IMAGEPOOL_SLOTS": "3", "IMAGEPOOL_PRIORITY": "3", "IMAGEPOOL_LABELS": "a, b"}
+    settings = load(
+        NodeSettings, "node", file=file, environment=environment, flags={"slots": 4, "name": None}
+    )
+    assert (settings.slots, settings.priority, settings.name) == (4, 3, "file")
+    assert settings.labels == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("text", "field"),
+    [
+        ("[node]\nslots = -1\n", "slots"),
+        ('[node]\nslots = "two"\n', "slots"),
+        ("[node]\nslotz = 1\n", "slotz"),
+        ("[nodes]\nslots = 1\n", "nodes"),
+        ("slots", "config"),
+        ('[node]\nlisten = "nowhere"\n', "listen"),
+    ],
+)
+def test_a_wrong_file_names_the_setting(tmp_path, text, field) -> None:
+    """And what was expected."""
+    file = tmp_path / "x.toml"
+    file.write_text(text)
+    with pytest.raises(Invalid) as refused:
+        load(NodeSettings, "node", file=file, environment={})
+    assert refused.value.field == field
+    assert refused.value.expected
+
+
+@pytest.mark.parametrize("text", ["many", "-1", ""])
+def test_a_wrong_variable_names_the_setting(text) -> None:
+    """IMAGEPOOL_SLOTS that is no number of slots."""
+    with pytest.raises(Invalid) as refused:
+        load(NodeSettings, "node", environment={"IMAGEPOOL_SLOTS": text})
+    assert refused.value.field == "slots"
