@@ -30,6 +30,7 @@ stopped=''          # why no further step is run
 name=''             # of the result
 number=0            # of steps that have ended
 end=0               # offset in the log where the last of them ended
+damaged=''          # the last step removed the log
 
 main() { # ENVIRONMENT...
   log_to_file
@@ -110,6 +111,7 @@ ask_for_path() { # ENVIRONMENT...
   path=$($busybox cat "$out/answer"; echo .)
   path=${path%.}
   path=${path%"$newline"}
+  [ ${#path} -lt 4095 ] || say "$iso_path printed more than a path"
   [ $code = 0 ] || say "$iso_path ended with $code"
   return $code
 }
@@ -199,6 +201,7 @@ supervise() { # FUNCTION ARGUMENT...
   code=$?
   left=0
   end_others || left=1
+  is_file "$out/log" || damaged=yes
   remove_unless_file "$out/log"
   log_to_file # the last writing end of the pipe is closed with this
   wait "$copier" || say 'the log was killed too; output may be missing'
@@ -293,12 +296,11 @@ log_to_file() {
 
 # Sets end to the log's size, which never is less than it was: the node has read that far.
 measure_log() {
-  remove_unless_file "$out/log"
-  end=$($busybox stat -c %s "$out/log" 2>/dev/null)
-  [ "${end:-0}" -lt "$start" ] || return
-  $busybox truncate -s "$start" "$out/log"
-  log_to_file
+  end=$($busybox stat -c %s "$out/log")
+  [ "$end" -lt "$start" ] || [ -n "$damaged" ] || return
+  [ "$end" -ge "$start" ] || $busybox truncate -s "$start" "$out/log"
   say 'the log was removed or cut short; output may be missing'
+  damaged=''
   end=$($busybox stat -c %s "$out/log")
 }
 
@@ -317,8 +319,12 @@ write() { # NAME TEXT
   printf '%s' "$2" >"$out/.$1" && $busybox mv -f "$out/.$1" "$out/$1"
 }
 
+is_file() { # PATH
+  [ -f "$1" ] && [ ! -L "$1" ]
+}
+
 remove_unless_file() { # PATH
-  [ -f "$1" ] && [ ! -L "$1" ] && return
+  is_file "$1" && return
   [ ! -e "$1" ] && [ ! -L "$1" ] || $busybox rm -rf "$1"
 }
 

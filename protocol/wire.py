@@ -6,7 +6,6 @@ the bytes ends as `Invalid`, with the same words for both formats: the field by 
 (`commands[0].name`) and what was expected.
 """
 
-import json
 import re
 from typing import Any, TypeVar
 
@@ -63,29 +62,15 @@ def pointer(field: str) -> str:
 
 def _parsed(body: bytes) -> Any:
     try:
-        text = body.decode()
+        return msgspec.json.decode(body)
     except UnicodeDecodeError as error:
-        raise Invalid(
-            f"the body is not UTF-8 (byte {error.start})", field="body", expected="UTF-8 text"
-        ) from error
-    try:
-        return json.loads(text, parse_constant=_no_constant)
-    except json.JSONDecodeError as error:
-        raise Invalid(
-            f"the body is not JSON: {error.msg} (line {error.lineno}, column {error.colno})",
-            field="body",
-            expected="a JSON object",
-        ) from error
+        raise Invalid("the body is not UTF-8", field="body", expected="UTF-8 text") from error
     except RecursionError as error:
         raise Invalid("the body is nested too deep", field="body", expected="plain JSON") from error
-    except ValueError as error:
+    except msgspec.MsgspecError as error:
         raise Invalid(
-            "the body has a number that is none", field="body", expected="plain JSON"
+            f"the body is not JSON: {error}", field="body", expected="a JSON object"
         ) from error
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(name)
 
 
 def _unpacked(body: bytes, limit: int) -> Any:

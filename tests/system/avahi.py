@@ -65,8 +65,9 @@ class Avahi:
             "dbus-daemon", f"--config-file={bus}", "--nofork", "--nopidfile", "--print-address=1"
         )
         bus_daemon.line(r"unix:path=.*")
-        # Its folder under /run is fixed: one that only this process sees keeps it off the machine's.
-        command = f"avahi-daemon --no-drop-root --no-chroot --no-rlimits --file={shlex.quote(str(daemon))}"
+        # Its folder under /run is fixed; one that nobody else sees keeps it off the machine's own.
+        flags = ("--no-drop-root", "--no-chroot", "--no-rlimits", f"--file={daemon}")
+        command = shlex.join(["avahi-daemon", *flags])
         self._daemon = host.start(
             "sh",
             "-c",

@@ -12,7 +12,7 @@ import contextlib
 import os
 import shutil
 import subprocess
-from collections.abc import Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from typing import Any, TypeVar
 
 from tests.system.namespaces import STEP, Inside, a_prefix, entering, ip, script_in, sweep
@@ -68,6 +68,7 @@ class Host:
         self._switch, self._port = lan.switch, f"port{number}"
         self._processes: list[Process] = []
         self._inside: Inside | None = None
+        self._last: list[Callable[[], Coroutine[Any, Any, None]]] = []
 
     def open(self) -> None:
         """Called by `Lan.add`."""
@@ -109,7 +110,7 @@ class Host:
         """Pull the cable at the switch: the machine keeps addresses and routes, without carrier."""
         ip(f"link set {self._port} down", namespace=self._switch)
 
-    def plugscript_in(self) -> None:
+    def plug_in(self) -> None:
         """Put the cable back."""
         ip(f"link set {self._port} up", namespace=self._switch)
 
@@ -144,13 +145,22 @@ class Host:
         assert self._inside is not None
         return self._inside.run(work, seconds)
 
+    def at_close(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Run this here before the host is taken away."""
+        self._last.append(work)
+
+    def _do(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self.run(work())
+
     def close(self) -> None:
         """End its processes; complain of one that does not end well."""
         with contextlib.ExitStack() as ending:
-            for process in self._processes:
-                ending.callback(process.end)
             if self._inside is not None:
                 ending.callback(self._inside.close)
+            for process in self._processes:
+                ending.callback(process.end)
+            for work in self._last:
+                ending.callback(self._do, work)
 
 
 @contextlib.contextmanager

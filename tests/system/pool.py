@@ -1,0 +1,155 @@
+"""A pool on a test's LAN: schedulers and nodes as real processes, and what a scheduler says of
+them over HTTP.
+
+Every program listens on all addresses of its host, at the port it has by default, unless a test
+says otherwise.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from protocol.client import HttpService
+from protocol.messages import Explanation, Roster, RosterEntry
+from protocol.model import Build
+from protocol.service import LOCAL
+from tests.programs import request, until
+from tests.system.lan import Host
+
+Sight = Callable[[Roster], bool]
+
+
+class Program:
+    """A running `imagepool node` or `imagepool scheduler`."""
+
+    def __init__(self, host: Host, kind: str, folder: Path, flags: Mapping[str, Any]) -> None:
+        self.host = host
+        self._arguments = [sys.executable, "-m", "imagepool", kind, "--data", str(folder)]
+        for flag, value in flags.items():
+            name = f"--{flag.replace('_', '-')}"
+            self._arguments += [name] if value is True else [name, str(value)]
+        self.begin()
+
+    def begin(self) -> None:
+        """Start it, the first time or again, and wait for its ready line."""
+        self.process = self.host.start(*self._arguments)
+        match, self.ready_at = self.process.line(r"ready http://(\S+):(\d+)")
+        self.listens_on, self.port = match[1], int(match[2])
+
+    @property
+    def url(self) -> str:
+        """Where others on the LAN reach it: as it said, or at its host's first address."""
+        address = self.host.address or self.host.address6
+        if self.listens_on not in ("127.0.0.1", "[::1]"):
+            return f"http://{self.listens_on}:{self.port}"
+        return url_of(address, self.port)
+
+    def says(self, path: str = "/api/v1/status") -> dict[str, Any]:
+        """Its answer as curl on its own host gets it."""
+        answer: dict[str, Any] = json.loads(self.host.output("curl", "-sSg", self.url + path))
+        return answer
+
+    @property
+    def id(self) -> str:
+        """Its id."""
+        return str(self.says()["id"])
+
+
+class Scheduler(Program):
+    """A running scheduler, asked from its own host."""
+
+    def __init__(self, host: Host, folder: Path, flags: Mapping[str, Any]) -> None:
+        self._client: HttpService | None = None
+        super().__init__(host, "scheduler", folder, flags)
+
+    @property
+    def client(self) -> HttpService:
+        """The build service over HTTP; for coroutines that run on the scheduler's host."""
+        if self._client is None:
+            self._client = HttpService(self.url)
+            self.host.at_close(self._client.close)
+        return self._client
+
+    def roster_until(self, sight: Sight, seconds: float = 20.0) -> tuple[Roster, float]:
+        """The roster as soon as it looks like that, and when it did (monotonic seconds)."""
+        return self.host.run(self._roster_until(sight, seconds), seconds + 10)
+
+    async def _roster_until(self, sight: Sight, seconds: float) -> tuple[Roster, float]:
+        deadline = time.monotonic() + seconds
+        token = None
+        while True:
+            # Held until anything changes; silence comes by time alone, so never for long.
+            token = (await self.client.status(LOCAL, after=token, wait=0.1)).token
+            roster = await self.client.roster()
+            now = time.monotonic()
+            if sight(roster):
+                return roster, now
+            assert now < deadline, f"after {seconds:g} s the roster is {roster}"
+
+    def has_ready(self, *nodes: Program, seconds: float = 20.0) -> float:
+        """Wait until these are ready; when they were."""
+        ids = [node.id for node in nodes]
+        _, at = self.roster_until(
+            lambda r: all(state_of(r, key) == "ready" for key in ids), seconds
+        )
+        return at
+
+    def submit(self, *texts: str) -> str:
+        """A build of these commands; its id."""
+        return self.host.run(self.client.submit(LOCAL, request(*texts))).id
+
+    def build_until(
+        self, build_id: str, sight: Callable[[Build], bool], seconds: float = 20.0
+    ) -> Build:
+        """The build as soon as it looks like that."""
+        try:
+            return self.host.run(until(self.client, build_id, sight, seconds), seconds + 10)
+        except TimeoutError:
+            build = self.host.run(self.client.get(LOCAL, build_id))
+            raise AssertionError(f"after {seconds:g} s the build is {build}") from None
+
+    def cancel(self, build_id: str) -> None:
+        """End a build."""
+        self.host.run(self.client.cancel(LOCAL, build_id))
+
+    def explain(self, build_id: str) -> Explanation:
+        """Why it waits."""
+        return self.host.run(self.client.explain(LOCAL, build_id))
+
+
+class PoolOnLan:
+    """Starts programs, each with a data folder of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def scheduler(self, host: Host, **flags: Any) -> Scheduler:
+        """A scheduler that serves."""
+        listen = "0.0.0.0:8080" if host.address else "[::]:8080"
+        chosen = {"listen": listen, "name": host.name, **flags}
+        return Scheduler(host, self._folder / f"scheduler-{host.name}", chosen)
+
+    def node(self, host: Host, **flags: Any) -> Program:
+        """A node that serves."""
+        listen = "0.0.0.0:8090" if host.address else "[::]:8090"
+        chosen = {"engine": "dummy", "listen": listen, "name": host.name, **flags}
+        return Program(host, "node", self._folder / f"node-{host.name}", chosen)
+
+
+def url_of(address: str, port: int) -> str:
+    """http://ADDRESS:PORT, IPv6 in brackets."""
+    return f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}"
+
+
+def entry_of(roster: Roster, node: str) -> RosterEntry | None:
+    """The roster's line for the program of this id."""
+    return next((entry for entry in roster.nodes if entry.id == node), None)
+
+
+def state_of(roster: Roster, node: str) -> str:
+    """Its state there; "gone" where it is not on the roster."""
+    entry = entry_of(roster, node)
+    return "gone" if entry is None else entry.state

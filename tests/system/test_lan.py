@@ -1,0 +1,275 @@
+"""Scheduler and nodes as processes on a LAN of network namespaces: finding by mDNS, placement,
+and how soon the roster shows what happened to a machine. Nothing is listed anywhere beforehand.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from protocol.model import Build, Result, State
+from tests.system.avahi import Avahi, Seen
+from tests.system.conftest import Figures
+from tests.system.lan import Host, Lan, a_lan
+from tests.system.pool import PoolOnLan, Scheduler, entry_of, state_of, url_of
+
+pytestmark = pytest.mark.system
+
+QUICKLY = 1.0
+"""Seconds within which a start or a clean stop shows."""
+SOON = 10.0
+"""Seconds within which a loss or a return shows."""
+
+
+@pytest.fixture
+def lan() -> Iterator[Lan]:
+    """A scheduler's machine and two nodes'."""
+    with a_lan("control", "anvil", "forge") as lan:
+        yield lan
+
+
+@pytest.fixture
+def pool(lan: Lan, tmp_path: Path) -> PoolOnLan:
+    """What starts programs on it; they end with the LAN."""
+    return PoolOnLan(tmp_path)
+
+
+def running_on(name: str) -> Callable[[Build], bool]:
+    """Whether a build runs on the node of this name."""
+    return lambda build: (
+        build.state is State.RUNNING and build.node is not None and build.node.name == name
+    )
+
+
+def shows(node: str, state: str) -> Sight:
+    """Whether the roster has the node of this id in this state."""
+    return lambda roster: state_of(roster, node) == state
+
+
+def ended_on(scheduler: Scheduler, build_id: str) -> str:
+    """The name of the node where the build succeeded."""
+    build = scheduler.build_until(build_id, lambda build: build.state is State.STOPPED)
+    assert build.result is Result.SUCCEEDED, build
+    assert build.node is not None
+    return build.node.name
+
+
+# Finding and placing
+
+
+def test_avahi_sees_each_program_with_its_record(lan: Lan, pool: PoolOnLan, tmp_path: Path) -> None:
+    """An mDNS peer that nobody here wrote sees scheduler and nodes, each with the address, port and
+    record that agree with what the program says over HTTP.
+    """
+    avahi = Avahi(lan.add("peer"), tmp_path)
+    scheduler = pool.scheduler(lan["control"])
+    programs: list[Program] = [
+        scheduler,
+        pool.node(lan["anvil"]),
+        pool.node(lan["forge"], listen="0.0.0.0:0"),
+    ]
+    seen = avahi.browse_until(lambda seen: len({service.instance for service in seen}) == 3)
+    by_id: dict[str, list[Seen]] = {program.id: [] for program in programs}
+    for service in seen:
+        by_id[service.text["id"]].append(service)
+    for program in programs:
+        report = program.says()
+        for service in by_id[program.id]:
+            assert (service.address, service.port) == (program.host.address, program.port)
+            assert service.text == {
+                "txtvers": "1",
+                "pool": "default",
+                **{key: str(report[key]) for key in ("id", "boot", "role", "api", "name")},
+            }
+        assert by_id[program.id], f"avahi does not see {program.host.name}"
+    roster, _ = scheduler.roster_until(lambda roster: len(roster.nodes) == 2)
+    assert {entry.found for entry in roster.nodes} == {("mdns",)}
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [("anvil", "forge"), ("forge", "anvil")], ids=["anvil", "forge"]
+)
+def test_highest_priority_first_then_the_other_then_wait(
+    lan: Lan, pool: PoolOnLan, first: str, second: str
+) -> None:
+    """Found by mDNS alone, the node of the higher priority gets the build, the other one while that
+    one is busy; with both busy a build waits, says why, and starts when one is free.
+    """
+    scheduler = pool.scheduler(lan["control"])
+    nodes = [pool.node(lan[first], priority=10), pool.node(lan[second], priority=5)]
+    scheduler.has_ready(*nodes)
+    one, two, three = (scheduler.submit("print working", "hang") for _ in range(3))
+    scheduler.build_until(one, running_on(first))
+    scheduler.build_until(two, running_on(second))
+    waiting = scheduler.build_until(three, lambda build: first in build.reason)
+    assert waiting.state is State.WAITING
+    assert second in waiting.reason
+    refusals = scheduler.explain(three).refusals
+    assert {refusal.name for refusal in refusals} == {first, second}
+    assert all("busy" in refusal.reason or "slot" in refusal.reason for refusal in refusals)
+    scheduler.cancel(one)
+    scheduler.build_until(three, running_on(first))
+    scheduler.cancel(two)
+    assert ended_on(scheduler, scheduler.submit("print done")) == second
+
+
+# Coming, going, silence
+
+
+def test_start_and_clean_stop_show_within_a_second(
+    lan: Lan, pool: PoolOnLan, figures: Figures
+) -> None:
+    """A node that starts is on the roster within a second, and off it within a second of SIGTERM;
+    so again when it comes back at another port.
+    """
+    scheduler = pool.scheduler(lan["control"])
+    for listen in ("0.0.0.0:8090", "0.0.0.0:8090", "0.0.0.0:0"):
+        node = pool.node(lan["anvil"], listen=listen)
+        identity = node.id
+        shown = scheduler.has_ready(node)
+        after_ready, after_start = shown - node.ready_at, shown - node.process.started
+        asked = node.process.ask_to_end()
+        _, gone = scheduler.roster_until(shows(identity, "gone"))
+        node.process.end()
+        figures(
+            f"node started: on the roster {after_ready:.2f} s after its ready line, "
+            f"{after_start:.2f} s after its start; stopped cleanly: gone after {gone - asked:.2f} s"
+        )
+        assert after_ready < QUICKLY
+        assert gone - asked < QUICKLY
+
+
+def test_killed_node_is_silent_and_gets_nothing(
+    lan: Lan, pool: PoolOnLan, figures: Figures
+) -> None:
+    """Killed with -9 a node is silent within 10 seconds and gets no build from the first moment on,
+    though its priority is the highest; started again it is ready within 10 and gets the next.
+    """
+    scheduler = pool.scheduler(lan["control"])
+    anvil = pool.node(lan["anvil"], priority=10, slots=8)
+    forge = pool.node(lan["forge"], priority=5, slots=8)
+    scheduler.has_ready(anvil, forge)
+    identity = anvil.id
+    killed = anvil.process.kill()
+    at_once = [scheduler.submit("print hello") for _ in range(3)]
+    _, silent = scheduler.roster_until(shows(identity, "silent"))
+    later = scheduler.submit("print hello")
+    assert {ended_on(scheduler, build) for build in (*at_once, later)} == {"forge"}
+    anvil.begin()
+    ready = scheduler.has_ready(anvil)
+    assert anvil.says("/api/v1/builds")["builds"] == []
+    assert ended_on(scheduler, scheduler.submit("print hello")) == "anvil"
+    figures(
+        f"node killed with -9: silent after {silent - killed:.2f} s; started again: ready "
+        f"{ready - anvil.process.started:.2f} s after its start, "
+        f"{ready - anvil.ready_at:.2f} s after its ready line"
+    )
+    assert silent - killed < SOON
+    assert ready - anvil.process.started < SOON
+
+
+@pytest.mark.parametrize(
+    ("pull", "put_back"),
+    [(Host.link_down, Host.link_up), (Host.unplug, Host.plug_in)],
+    ids=["link down", "no carrier"],
+)
+def test_pulled_cable_shows_and_heals(
+    lan: Lan,
+    pool: PoolOnLan,
+    figures: Figures,
+    pull: Callable[[Host], None],
+    put_back: Callable[[Host], None],
+) -> None:
+    """With its cable pulled a node is silent within 10 seconds and no build gets there; builds go
+    to the other node. Plugged in again it is ready within 10 and gets the next.
+    """
+    scheduler = pool.scheduler(lan["control"])
+    anvil = pool.node(lan["anvil"], priority=10, slots=8)
+    forge = pool.node(lan["forge"], priority=5, slots=8)
+    scheduler.has_ready(anvil, forge)
+    identity = anvil.id
+    pulled = time.monotonic()
+    pull(lan["anvil"])
+    at_once = [scheduler.submit("print hello") for _ in range(3)]
+    _, silent = scheduler.roster_until(shows(identity, "silent"))
+    later = scheduler.submit("print hello")
+    assert ended_on(scheduler, later) == "forge"
+    assert {ended_on(scheduler, build) for build in at_once} == {"forge"}
+    plugged = time.monotonic()
+    put_back(lan["anvil"])
+    ready = scheduler.has_ready(anvil)
+    assert anvil.says("/api/v1/builds")["builds"] == []
+    assert ended_on(scheduler, scheduler.submit("print hello")) == "anvil"
+    figures(
+        f"cable pulled: silent after {silent - pulled:.2f} s; plugged in again: ready after "
+        f"{ready - plugged:.2f} s"
+    )
+    assert silent - pulled < SOON
+    assert ready - plugged < SOON
+
+
+# Beyond mDNS, several addresses, names
+
+
+def test_registered_and_named_nodes_say_how_they_were_found(lan: Lan, pool: PoolOnLan) -> None:
+    """A node that registers itself, and one that the scheduler's settings name, join without mDNS,
+    and the roster says so. One of another pool is passed over though mDNS shows it.
+    """
+    named = pool.node(lan["forge"], no_mdns=True)
+    scheduler = pool.scheduler(lan["control"], node=named.url)
+    registered = pool.node(lan["anvil"], no_mdns=True, scheduler=scheduler.url)
+    other = pool.node(lan.add("other"), pool="other")
+    scheduler.has_ready(named, registered)
+    roster, _ = scheduler.roster_until(lambda roster: len(roster.nodes) == 2)
+    found = {entry.id: (entry.found, entry.url) for entry in roster.nodes}
+    assert found == {
+        named.id: (("settings",), named.url),
+        registered.id: (("registered",), registered.url),
+    }
+    assert other.id not in found
+
+
+def test_node_with_several_addresses_is_found_by_one_that_answers(
+    lan: Lan, pool: PoolOnLan, figures: Figures
+) -> None:
+    """A node advertises every address it has; the scheduler finds within a second the one that it
+    can reach, whatever comes first.
+    """
+    lan["anvil"].ip(
+        "link add other type dummy",
+        "address add 10.99.0.1/24 dev other",
+        "address add fd00:99::1/64 dev other nodad",
+        "link set other up",
+    )
+    scheduler = pool.scheduler(lan["control"])
+    node = pool.node(lan["anvil"], listen="[::]:8090")
+    shown = scheduler.has_ready(node)
+    roster, _ = scheduler.roster_until(lambda roster: True)
+    entry = entry_of(roster, node.id)
+    assert entry is not None
+    addresses = (lan["anvil"].address, lan["anvil"].address6)
+    assert entry.url in [url_of(address, 8090) for address in addresses]
+    figures(f"node with 4 addresses, 2 in reach: on the roster after {shown - node.ready_at:.2f} s")
+    assert shown - node.ready_at < QUICKLY
+
+
+def test_ipv6_alone_is_enough(pool: PoolOnLan) -> None:
+    """On a LAN without IPv4, scheduler and node find each other and build."""
+    with a_lan() as lan:
+        scheduler = pool.scheduler(lan.add("control", ipv4=False))
+        node = pool.node(lan.add("anvil", ipv4=False))
+        scheduler.has_ready(node)
+        assert ended_on(scheduler, scheduler.submit("print hello")) == "anvil"
+
+
+def test_two_nodes_of_one_name_are_two(lan: Lan, pool: PoolOnLan) -> None:
+    """A node is its key, not its name."""
+    scheduler = pool.scheduler(lan["control"])
+    nodes = [pool.node(lan[host], name="twin") for host in ("anvil", "forge")]
+    scheduler.has_ready(*nodes)
+    builds = [scheduler.submit("hang") for _ in nodes]
+    ends = [scheduler.build_until(build, running_on("twin")) for build in builds]
+    assert {build.node.id for build in ends if build.node} == {node.id for node in nodes}
+    roster, _ = scheduler.roster_until(lambda roster: len(roster.nodes) == 2)
+    assert [entry.name for entry in roster.nodes] == ["twin", "twin"]
