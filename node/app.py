@@ -21,7 +21,8 @@ from node.service import NodeService
 from node.state import NodeState
 from protocol import identity, mdns
 from protocol.api import image_creator, native
-from protocol.api.base import Context, application
+from protocol.api.mount import application
+from protocol.api.route import Context
 from protocol.beacon import Beacon
 from protocol.errors import Invalid
 from protocol.identity import Identity

@@ -10,6 +10,7 @@ from pathlib import Path
 from protocol.errors import NotFound, Unavailable, Unsatisfiable
 from protocol.model import Artifact
 from protocol.service import ByteRange, OpenArtifact
+from protocol.splice import SMALLEST, Source
 
 IMAGE = "image.iso"
 _PIECE = 1 << 20
@@ -77,6 +78,13 @@ class FileStream:
                 raise Unavailable("the file is shorter than it was")
             self._offset += len(data)
             yield data
+
+    def direct(self) -> Source | None:
+        """The range itself, to be sent by the system."""
+        length = self._end - self._offset
+        if length < SMALLEST:
+            return None
+        return Source(b"", self._descriptor, self._offset, length)
 
     async def close(self) -> None:
         """Close the file."""

@@ -8,8 +8,14 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 
+import msgspec
 from msgspec import Struct
 
+IN = "/toiso/.imagepool/in"
+OUT = "/toiso/.imagepool/out"
+"""Where a container sees the two halves of its work folder."""
+PLAN = "plan.msgpack"
+"""The plan's file, in `IN`."""
 NEVER_RAN = 125
 """The exit code of a step that is recorded without having run."""
 
@@ -54,6 +60,19 @@ class Verdict(Struct, frozen=True):
 
     has_result: bool
     name: str  # the result's own, fit to be shown; empty where it has none
+
+
+def encode_plan(plan: Plan) -> bytes:
+    """The plan as its file holds it."""
+    return msgspec.msgpack.encode(plan)
+
+
+def decode_plan(data: bytes) -> Plan:
+    """The plan in its file. Raises ValueError."""
+    try:
+        return msgspec.msgpack.decode(data, type=Plan)
+    except msgspec.MsgspecError as error:
+        raise ValueError(f"this is no plan: {error}") from error
 
 
 def format_progress(steps: Sequence[Step]) -> bytes:

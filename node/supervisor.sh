@@ -21,6 +21,7 @@ carriage_return=$(printf '\r')
 IFS=" $tab$newline"
 workdir=$PWD
 umask 022
+trap : INT # the one signal that would end a shell that is PID 1; not passed on to programs
 
 failed=1 cannot_write=74 never_ran=125 cannot_run=126 not_found=127 signalled=128 # exit codes
 
@@ -199,14 +200,20 @@ supervise() { # FUNCTION ARGUMENT...
   exec >"$in/pipe" 2>&1
   ("$@") </dev/null
   code=$?
-  left=0
-  end_others || left=1
+  left=''
+  end_others || left=yes
   is_file "$out/log" || damaged=yes
   remove_unless_file "$out/log"
   log_to_file # the last writing end of the pipe is closed with this
-  wait "$copier" || say 'the log was killed too; output may be missing'
+  [ -z "$left" ] || kill -KILL -1 # what cannot be ended may hold the pipe: the copier would wait
+  wait "$copier"
+  case $? in
+    0) ;;
+    "$cannot_write") say 'output is missing: it could not be written; is the disk full?' ;;
+    *) say 'output may be missing: what writes it to the log was killed' ;;
+  esac
   copier=''
-  [ $left = 0 ] || say 'processes that it left behind could not be ended'
+  [ -z "$left" ] || say 'processes that it left behind could not be ended'
   count_killed
   if [ "$killed" != "$before" ]; then
     say "the memory limit was reached; processes killed for it: $((killed - before))"
@@ -227,14 +234,14 @@ start_copier() {
         exec $busybox cat
       ) >>"$out/log"
       code=$?
-      [ $code != 0 ] || exit 0
     done
+    [ $code != 0 ] || exit 0
     if [ "$($busybox stat -c %s "$out/log")" -ge $((log_limit / 512 * 512)) ]; then
-      echo "$newline[imagepool: the log has reached its limit of $log_limit bytes]"
-    else
-      echo "$newline[imagepool: the log could not be written; is the disk full?]"
-    fi >>"$out/log"
-    exec $busybox cat >/dev/null
+      echo "$newline[imagepool: the log has reached its limit of $log_limit bytes]" >>"$out/log"
+      exec $busybox cat >/dev/null
+    fi
+    $busybox cat >/dev/null
+    exit $cannot_write # told when what may have filled the disk has ended
   ) <"$in/pipe" >/dev/null 2>&1 &
   copier=$!
 }
@@ -286,7 +293,10 @@ count_killed() {
 
 # Files in out/: a command may have removed them, or put a folder, a link, a FIFO in their place
 
+# On a full disk the reserve is given up for what has to be told.
 say() {
+  echo "[imagepool: $*]" && return
+  $busybox rm -rf "$out/reserve"
   echo "[imagepool: $*]"
 }
 
@@ -304,7 +314,7 @@ measure_log() {
   end=$($busybox stat -c %s "$out/log")
 }
 
-# Writes a file whole or not at all. On a full disk the reserve is given up for it.
+# Writes a file whole or not at all.
 put() { # NAME TEXT
   write "$1" "$2" && return
   $busybox rm -rf "$out/reserve"

@@ -20,16 +20,19 @@ import struct
 from functools import cache
 from pathlib import Path
 
-import msgspec
-
 from node import untrusted
 from node.engines.base import Mount
 from node.plan import (
+    IN,
+    OUT,
+    PLAN,
     Plan,
     PlannedCommand,
     Step,
     Verdict,
     command_shell,
+    decode_plan,
+    encode_plan,
     parse_exit,
     parse_progress,
     plan_shell,
@@ -37,11 +40,6 @@ from node.plan import (
 
 __all__ = ["BusyboxUnfit", "Plan", "PlannedCommand", "Step", "Verdict", "WorkFolder"]
 
-IN = "/toiso/.imagepool/in"
-OUT = "/toiso/.imagepool/out"
-ISO_PATH = "/toiso/iso_path.sh"
-"""What an image tells its result's path with."""
-_PLAN = "plan.msgpack"
 _SUPERVISOR = "supervisor.sh"
 _RESERVE = 64 << 10  # bytes to be freed on a full disk, for writing down what happened
 _SLACK = 64 << 10  # bytes a step may add to a log at its limit: the supervisor's own lines
@@ -84,7 +82,7 @@ class WorkFolder:
     @classmethod
     def open(cls, root: Path) -> "WorkFolder":
         """The folder of an attempt begun before. Raises OSError, ValueError where it is none."""
-        return cls(root, read_plan(root / "in"))
+        return cls(root, decode_plan((root / "in" / PLAN).read_bytes()))
 
     @property
     def mounts(self) -> tuple[Mount, ...]:
@@ -149,14 +147,6 @@ class WorkFolder:
             return b""
 
 
-def read_plan(folder: Path) -> Plan:
-    """The plan in an `in/`. Raises OSError, ValueError."""
-    try:
-        return msgspec.msgpack.decode((folder / _PLAN).read_bytes(), type=Plan)
-    except msgspec.MsgspecError as error:
-        raise ValueError(f"{folder} holds no plan: {error}") from error
-
-
 # Filling in/
 
 
@@ -180,7 +170,7 @@ def _names_interpreter(head: bytes) -> bool:
     width, count = struct.unpack_from(order + "HH", head, 54 if wide else 42)
     places = (table + width * index for index in range(count))
     kinds = (
-        struct.unpack_from(order + "I", head, place) for place in places if place < len(head) - 4
+        struct.unpack_from(order + "I", head, place) for place in places if place + 4 <= len(head)
     )
     return (3,) in kinds
 
@@ -188,7 +178,7 @@ def _names_interpreter(head: bytes) -> bool:
 def _fill_in(folder: Path, plan: Plan, busybox: Path | None) -> None:
     folder.mkdir()
     folder.chmod(0o755)
-    _write(folder / _PLAN, msgspec.msgpack.encode(plan))
+    _write(folder / PLAN, encode_plan(plan))
     if busybox is None:
         return
     _provide(busybox, folder / "busybox")

@@ -6,7 +6,7 @@ Errors arrive as the classes that the other side raised; whatever goes wrong on 
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -35,6 +35,7 @@ from protocol.messages import (
     Roster,
 )
 from protocol.model import Artifact, Build, BuildRequest, Forward, Position
+from protocol.response import ResponseStream
 from protocol.service import ByteRange, Caller, OpenArtifact, OpenLog
 
 T = TypeVar("T")
@@ -240,29 +241,6 @@ class HttpService:
             return Unreachable(f"{self.url} cannot be reached: {error.os_error.strerror or error}")
         text = str(error) or "no answer in time"
         return Unavailable(f"{self.url} does not answer: {text}")
-
-
-class ResponseStream:
-    """The body of an answer, piece by piece. `length`: what it must have, where that is known."""
-
-    def __init__(self, response: aiohttp.ClientResponse, length: int | None) -> None:
-        self._response = response
-        self._length = length
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        received = 0
-        try:
-            async for piece in self._response.content.iter_any():
-                received += len(piece)
-                yield piece
-        except (aiohttp.ClientError, OSError) as error:
-            raise Unavailable(f"the source broke off: {error}") from error
-        if self._length is not None and received != self._length:
-            raise Unavailable(f"the source broke off after {received} of {self._length} bytes")
-
-    async def close(self) -> None:
-        """Close the connection unless the body was read to its end."""
-        self._response.close()
 
 
 def _build(build_id: str) -> str:

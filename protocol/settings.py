@@ -16,7 +16,7 @@ from typing import Any, TypeVar, get_origin
 import msgspec
 
 from protocol import wire
-from protocol.api.base import ApiSettings
+from protocol.api.route import ApiSettings
 from protocol.errors import Invalid
 
 PREFIX = "IMAGEPOOL_"

@@ -31,10 +31,8 @@ class Watch:
             return True
         waiter = asyncio.get_running_loop().create_future()
         self._waiters.add(waiter)
-        try:
-            await asyncio.wait_for(waiter, seconds)
-        except TimeoutError:
-            return False
+        try:  # not wait_for: in Python 3.11 it loses a cancellation that comes with the result
+            done, _ = await asyncio.wait({waiter}, timeout=seconds)
         finally:
             self._waiters.discard(waiter)
-        return True
+        return bool(done)

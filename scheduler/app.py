@@ -9,7 +9,8 @@ from tornado import web
 
 from protocol import identity, mdns
 from protocol.api import image_creator, native
-from protocol.api.base import Context, application
+from protocol.api.mount import application
+from protocol.api.route import Context
 from protocol.beacon import Beacon
 from protocol.board import Board
 from protocol.identity import Identity

@@ -8,6 +8,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 
 from msgspec.structs import replace
 
@@ -18,24 +19,48 @@ from protocol.service import Caller, Role
 from protocol.watch import Watch
 from scheduler.config import SchedulerSettings
 from scheduler.core.roster import Entry, Standing, Timing, leaders, standing
+from scheduler.race import first_answer
 
 log = logging.getLogger(__name__)
 
 _GOODBYE = 0.7  # seconds that a program that said goodbye has for its last report
 _MEASURE = 30.0  # seconds between polls that are not held, which measure the latency
+_ELSEWHERE = "it has not answered since it was found anew"
+_HEAD_START = 0.1  # seconds that an address has before the next one is tried beside it
 
 
 class Target:
-    """One way to a node: where it may be, and the task that polls it."""
+    """One program: where it may be, how to speak to it there, and the task that polls it."""
 
-    def __init__(self, urls: tuple[str, ...], client: HttpService, entry: Entry) -> None:
+    def __init__(
+        self, urls: tuple[str, ...], entry: Entry, connect: Callable[[str], HttpService]
+    ) -> None:
         self.urls = urls
-        self.client = client
         self.entry = entry
         self.task: asyncio.Task[None] | None = None
-        self.departed = (
-            False  # it said goodbye: off the roster, kept while builds of ours may be on it
-        )
+        self.goodbye = False  # one was heard: if it does not answer now, it has left
+        self.departed = False  # off the roster, kept while builds of ours may be on it
+        self._connect = connect
+        self._clients: dict[str, HttpService] = {}  # by URL; downloads may still run over any
+
+    @property
+    def client(self) -> HttpService:
+        """How to speak to it where it answered last."""
+        return self.client_at(self.entry.url)
+
+    def client_at(self, url: str) -> HttpService:
+        """How to speak to it there."""
+        if url not in self._clients:
+            self._clients[url] = self._connect(url)
+        return self._clients[url]
+
+    async def close(self) -> None:
+        """Stop polling and close every connection."""
+        if self.task is not None:
+            self.task.cancel()
+        while self._clients:
+            _, client = self._clients.popitem()
+            await client.close()
 
 
 class Pool:
@@ -51,6 +76,7 @@ class Pool:
         self._timing = Timing(settings.silent_after, settings.lost_after)
         self._caller = Caller(owner="", role=Role.PROGRAM, program=me)
         self._targets: dict[str, Target] = {}
+        self._closing: set[asyncio.Task[None]] = set()
 
     # What is there
 
@@ -85,24 +111,33 @@ class Pool:
         before.
         """
         target = self._targets.get(key)
-        if target is not None and target.urls == urls and not target.departed:
+        if target is not None and not target.departed and target.entry.url in urls:
             ways = tuple(sorted({*target.entry.found, how}))
             target.entry = replace(target.entry, found=ways)
+            target.urls = urls
+            if target.entry.failures:  # it makes itself heard: it may be back
+                self._poll_anew(target)
             return
-        if target is not None:
-            self._stop(target)
         entry = Entry(key=key, url=urls[0], found=(how,), since=time.monotonic())
-        if target is not None and target.entry.report is not None:
-            entry = replace(entry, report=target.entry.report, answered=target.entry.answered)
-        target = self._targets[key] = Target(urls, self._client(urls[0]), entry)
-        target.task = asyncio.create_task(self._poll(target))
-        target.task.add_done_callback(_complain)
+        if target is not None:
+            self._close(target)
+            known = target.entry
+            entry = replace(entry, report=known.report, answered=known.answered, error=_ELSEWHERE)
+        target = self._targets[key] = Target(urls, entry, self._connect)
+        self._poll_anew(target)
 
     def say_goodbye(self, key: str) -> None:
-        """A goodbye was heard: after its last report, or a moment, it is not called any more."""
+        """A goodbye was heard, and may be anybody's: who does not answer any more a moment later
+        has left. Of a node that was silent before it says nothing; its record went out of date.
+        """
         target = self._targets.get(key)
-        if target is not None:
-            asyncio.get_running_loop().call_later(_GOODBYE, self._depart, target)
+        if target is not None and (target.entry.report is None or not target.entry.failures):
+            asyncio.get_running_loop().call_later(_GOODBYE, self._doubt, target)
+
+    def _doubt(self, target: Target) -> None:
+        if self._targets.get(target.entry.key) is target and not target.departed:
+            target.goodbye = True
+            self._poll_anew(target)
 
     def sweep(self, in_use: frozenset[str]) -> None:
         """Forget what left or has not answered for too long; `in_use`: nodes that builds of ours
@@ -116,7 +151,7 @@ class Pool:
             gone = target.departed and not used
             forgotten = quiet > self._settings.forget_after and "settings" not in entry.found
             if gone or forgotten:
-                self._stop(target)
+                self._close(target)
                 del self._targets[key]
                 self.changed.touch()
 
@@ -129,81 +164,83 @@ class Pool:
     async def close(self) -> None:
         """Stop polling."""
         for target in self._targets.values():
-            self._stop(target)
-            await target.client.close()
+            self._close(target)
+        await asyncio.gather(*self._closing)
+
+    def _close(self, target: Target) -> None:
+        closing = asyncio.create_task(target.close())
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
 
     # Polling
+
+    def _poll_anew(self, target: Target) -> None:
+        """Ask now, wherever the polling was."""
+        if target.task is not None:
+            target.task.cancel()
+        target.task = asyncio.create_task(self._poll(target))
+        target.task.add_done_callback(_complain)
 
     async def _poll(self, target: Target) -> None:
         """For as long as the target is of use."""
         token: str | None = None
         measured = 0.0
-        attempt = 0
         while True:
             if time.monotonic() - measured > _MEASURE:
                 token = None
             asked = time.monotonic()
             try:
-                report = await target.client.status(
-                    self._caller, after=token, wait=self._settings.hold if token else 0
-                )
+                if token is None:
+                    report = await self._ask_everywhere(target)
+                else:
+                    report = await target.client.status(
+                        self._caller, after=token, wait=self._settings.hold
+                    )
             except PoolError as error:
                 token = None
-                attempt += 1
                 self._unanswered(target, error)
                 await asyncio.sleep(self._settings.retry)
-                await self._next_url(target, attempt)
                 continue
             if token is None:
                 measured = time.monotonic()
                 target.entry = replace(target.entry, latency=measured - asked)
             token = report.token
-            if self._answered(target, report):
-                return
+            self._answered(target, report)
+            if report.leaving:
+                token = None
+                await asyncio.sleep(self._settings.retry)
 
-    def _answered(self, target: Target, report: Report) -> bool:
-        """Take a report in; True where it was the last one."""
+    async def _ask_everywhere(self, target: Target) -> Report:
+        """A report by whichever of its addresses answers; that one is used from now on."""
+        last = target.entry.url
+        urls = (last, *(url for url in target.urls if url != last))
+        asks = [partial(target.client_at(url).status, self._caller) for url in urls]
+        number, report = await first_answer(asks, _HEAD_START)
+        target.entry = replace(target.entry, url=urls[number])
+        return report
+
+    def _answered(self, target: Target, report: Report) -> None:
+        """Take a report in; a program that leaves goes off the roster, unless settings name it."""
         before = target.entry
         target.entry = replace(
             before, report=report, answered=time.monotonic(), error="", failures=0
         )
         self._on_report(report)
-        self.changed.touch()
-        if report.leaving and "settings" not in before.found:
-            self._depart(target)
-            return True
-        if report.leaving:
+        target.goodbye = False
+        target.departed = report.leaving and "settings" not in before.found
+        if report.leaving and not target.departed:
             target.entry = replace(target.entry, report=None, error="it was shut down")
-        return False
+        self.changed.touch()
 
     def _unanswered(self, target: Target, error: PoolError) -> None:
         before = target.entry
         target.entry = replace(before, error=error.detail, failures=before.failures + 1)
+        target.departed = target.departed or target.goodbye
         if before.failures == 0:
             log.info("%s: %s", before.url, error.detail)
         self.changed.touch()
 
-    async def _next_url(self, target: Target, attempt: int) -> None:
-        """A program with several addresses: try the next one."""
-        if len(target.urls) == 1:
-            return
-        url = target.urls[attempt % len(target.urls)]
-        old, target.client = target.client, self._client(url)
-        target.entry = replace(target.entry, url=url)
-        await old.close()
-
-    def _depart(self, target: Target) -> None:
-        if self._targets.get(target.entry.key) is target and not target.departed:
-            target.departed = True
-            if target.task is not asyncio.current_task():
-                self._stop(target)
-            self.changed.touch()
-
-    def _stop(self, target: Target) -> None:
-        if target.task is not None:
-            target.task.cancel()
-
-    def _client(self, url: str) -> HttpService:
+    def _connect(self, url: str) -> HttpService:
         return HttpService(url, program=self._me, patience=self._settings.patience)
 
 

@@ -1,13 +1,14 @@
-"""Decides how the set-up scripts ask the engine something: one HTTP request by the standard library alone, since neither
-the docker command line, curl nor .venv need to exist yet.
+"""Decides how the set-up scripts ask the engine something: one HTTP request by the standard library
+alone, since neither the docker command line, curl nor .venv need to exist yet.
 
     python3 setup/engine_request.py GET /_ping
     python3 setup/engine_request.py GET /containers/json?all=1 .Id
     python3 setup/engine_request.py GET /images/NAME/json Config Labels imagepool.recipe
 
-Prints the body; with a `.KEY`, that value of every item of a list, a line each; with keys, the value they lead to (nothing
-where there is none). Exits 0 on a 2xx, 3 on another status, 4 where nothing answers. DOCKER_HOST (unix:// or tcp://),
-DOCKER_TLS_VERIFY and DOCKER_CERT_PATH mean what they mean to Docker's own tools.
+Prints the body; with a `.KEY`, that value of every item of a list, a line each; with keys, the
+value they lead to (nothing where there is none). Exits 0 on a 2xx, 3 on another status, 4 where
+nothing answers. DOCKER_HOST (unix:// or tcp://), DOCKER_TLS_VERIFY and DOCKER_CERT_PATH mean what
+they mean to Docker's own tools.
 """
 
 import http.client

@@ -75,6 +75,7 @@ async def a_scheduler(folder: Path, *nodes: str, **settings: Any) -> AsyncIterat
             yield Program(scheduler.identity.id, listener.url, scheduler.service, scheduler)
         finally:
             placing.cancel()
+            await asyncio.wait({placing})
             await scheduler.leave()
             await scheduler.dispatcher.close()
             server.stop()

@@ -35,7 +35,7 @@ chmod 755 "$work"
 builder=
 clean_up() {
     trap '' INT TERM HUP
-    if [ -n "$builder" ] && kill "$builder" 2>/dev/null; then wait "$builder" || :; fi
+    if [ -n "$builder" ] && kill -- "-$builder" 2>/dev/null; then wait "$builder" || :; fi
     rm -rf --one-file-system "$work"
 }
 trap clean_up EXIT
@@ -54,9 +54,10 @@ small=(
 )
 
 say "Debian packages: ${packages[*]}"
-# In the background, and waited for: only so does bash answer a signal before the command ends.
+# In the background, and waited for: only so does bash answer a signal before the command ends. A process group of its own:
+# mmdebstrap alone would finish the packages before it answers.
 # The hook folder (part of mmdebstrap) spares us usrmerge, which would bring all of perl.
-TMPDIR=$work mmdebstrap --variant=minbase --format=tar \
+TMPDIR=$work setsid mmdebstrap --variant=minbase --format=tar \
     --include="$(IFS=,; echo "${packages[*]}")" \
     "${small[@]/#/--dpkgopt=}" \
     --hook-dir=/usr/share/mmdebstrap/hooks/merged-usr \

@@ -140,17 +140,19 @@ class DockerEngine:
     def _pull(self, image: str, progress: Callable[[str], None]) -> None:
         repository, tag = parse_repository_tag(image)
         seen: dict[str, str] = {}
+        problem = ""
         try:
             with self._asking() as client:
                 for event in client.pull(repository, tag or "latest", stream=True, decode=True):
-                    if "error" in event:
-                        raise pull_error(image, event["error"])
+                    problem = problem or event.get("error", "")
                     if line := news(event, seen):
                         progress(line)
-        except EngineDown as error:
-            if isinstance(error, _Unanswered):
-                raise
+        except _Unanswered:
+            raise
+        except EngineError as error:
             raise pull_error(image, str(error)) from error
+        if problem:
+            raise pull_error(image, problem)
 
     def _ended_state(self, container: str) -> Any:
         """The state of a container that has ended; blocks until then."""

@@ -21,6 +21,7 @@ class Client(docker.APIClient):
         super().__init__(**settings)
         self.trust_env = False  # no proxies and no .netrc between us and the engine
         self._streams: WeakSet[requests.Response] = WeakSet()
+        self._cut = False
 
     def request(self, method: str, url: str, **settings: Any) -> requests.Response:
         """Every request of the SDK comes by here. It asks for no limit where it streams."""
@@ -29,6 +30,8 @@ class Client(docker.APIClient):
         response = super().request(method, url, **settings)
         if settings.get("stream"):
             self._streams.add(response)
+            if self._cut:  # meanwhile
+                _end(response)
         return response
 
     def wait_streamed(self, container: str) -> None:
@@ -43,7 +46,12 @@ class Client(docker.APIClient):
 
     def cut(self) -> None:
         """End all streams, in whichever thread they are read."""
+        self._cut = True
         for response in tuple(self._streams):
-            with contextlib.suppress(AttributeError, OSError):  # it has just ended by itself
-                CancellableStream(iter(()), response).close()
+            _end(response)
         self.close()
+
+
+def _end(response: requests.Response) -> None:
+    with contextlib.suppress(AttributeError, OSError):  # it has just ended by itself
+        CancellableStream(iter(()), response).close()

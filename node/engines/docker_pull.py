@@ -7,7 +7,15 @@ from typing import Any
 
 from node.engines.base import EngineError, ImageUnknown, RegistryUnreachable
 
-_UNKNOWN = ("not found", "does not exist", "manifest unknown", "denied", "unauthorized", "invalid")
+_UNKNOWN = (
+    "not found",
+    "does not exist",
+    "manifest unknown",
+    "http 404",
+    "denied",
+    "unauthorized",
+    "invalid reference",
+)
 _UNREACHABLE = (
     "no such host",
     "server misbehaving",  # the resolver, in the engine's words

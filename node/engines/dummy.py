@@ -20,7 +20,7 @@ from node.engines.base import (
     RegistryUnreachable,
 )
 from node.engines.player import Player
-from node.workfolder import IN, OUT, read_plan
+from node.plan import IN, OUT, PLAN, decode_plan
 
 
 class DummyEngine:
@@ -65,7 +65,8 @@ class DummyEngine:
         _require_image(spec.image)
         folders = {mount.target: mount.source for mount in spec.mounts}
         try:
-            play = Player(spec, read_plan(folders[IN]), folders[OUT])
+            plan = decode_plan((folders[IN] / PLAN).read_bytes())
+            play = Player(spec, plan, folders[OUT])
         except (KeyError, OSError, ValueError) as error:
             raise ContainerRefused(f"no plan to play: {error}") from error
         with self._lock:

@@ -57,7 +57,6 @@ class Player:
         self._steps: list[Step] = []
         self._stopped = ""  # why no further step is run
         self._full = False  # this step's output went over the log's limit
-        self._log = (out / "log").open("ab", buffering=0)
 
     def start(self) -> None:
         """Begin; `ended` is set when nothing is written any more."""
@@ -65,14 +64,14 @@ class Player:
 
     def _run(self) -> None:
         try:
-            self._play()
+            with (self._out / "log").open("ab", buffering=0) as self._log:
+                self._play()
             self.exit = Exit(0, "", out_of_memory=False)
         except _Killed:
             pass
         except OSError as error:
             self.exit = Exit(1, str(error), out_of_memory=False)
         finally:
-            self._log.close()
             self.ended.set()
 
     def _play(self) -> None:

@@ -8,86 +8,28 @@ service as `self.service`, and translate: body to request, build to reply. Error
 
 import asyncio
 import logging
-import secrets
-from collections.abc import Mapping
 from typing import Any, ClassVar, TypeVar
 from urllib.parse import urlsplit
 
-import msgspec
 from tornado import web
 from tornado.iostream import StreamClosedError
 
 from protocol import wire
 from protocol.api import access
-from protocol.api.access import Permission
-from protocol.errors import (
-    Busy,
-    Conflict,
-    Denied,
-    Invalid,
-    NotFound,
-    PoolError,
-    TooLarge,
-    Unavailable,
-    Unreachable,
-    Unsatisfiable,
-    Unsupported,
-)
+from protocol.api.problems import STATUS, translated
+from protocol.api.route import Context, Route
+from protocol.errors import Busy, Invalid, PoolError, TooLarge, Unsatisfiable
 from protocol.messages import Problem
-from protocol.service import BuildService, Caller
+from protocol.service import Caller
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-
-STATUS: dict[type[PoolError], int] = {
-    PoolError: 500,
-    Invalid: 400,
-    TooLarge: 413,
-    Unsupported: 415,
-    Unsatisfiable: 416,
-    Denied: 403,
-    NotFound: 404,
-    Conflict: 409,
-    Busy: 503,
-    Unavailable: 502,
-    Unreachable: 502,
-}
 
 DRAIN = 64 << 20
 """Bytes over the limit that are still read, and dropped, before a body is refused."""
 
 FORM = "application/x-www-form-urlencoded"
-
-ID = r"([0-9a-z]{1,64})"
-"""A build's id in a route."""
-
-
-class ApiSettings(msgspec.Struct, frozen=True):
-    """What the API goes by; part of each program's settings."""
-
-    body_limit: int = 16 << 20  # bytes of a request's body
-    wait_limit: float = 60.0  # seconds that a request may be held
-    output_limit: int = 1 << 20  # bytes of a command's output shown in a status
-    relative_urls: bool = False  # status and download URLs without scheme and host
-    public_url: str = ""  # what clients call this program, where a proxy changes it
-    images: tuple[str, ...] = ("*",)  # patterns of image names that builds may name
-
-
-class Context(msgspec.Struct, frozen=True):
-    """What every handler is given."""
-
-    service: BuildService
-    settings: ApiSettings
-    extras: Mapping[str, Any] = {}  # ports that a family needs beyond the service, by name
-
-
-class Route(msgspec.Struct, frozen=True):
-    """A path, who serves it, and the permission that each method needs."""
-
-    path: str  # a regular expression, matched whole
-    handler: type["Handler"]
-    permissions: Mapping[str, Permission]  # method -> permission
-    options: Mapping[str, Any] = {}  # passed to the handler's `setup`
+"""What curl says of a body unless it is told otherwise."""
 
 
 @web.stream_request_body
@@ -177,7 +119,7 @@ class Handler(web.RequestHandler):
     def decoded(self, kind: type[T]) -> T:
         """The body as a value of this type. Raises Invalid."""
         media_type = self.media_type()
-        if media_type == FORM:  # what curl says unless it is told otherwise
+        if media_type == FORM:
             media_type = wire.JSON
         return wire.decode(self.whole_body(), kind, media_type, limit=self.limits.body_limit)
 
@@ -278,7 +220,7 @@ class Handler(web.RequestHandler):
         """Called by Tornado with whatever a handler raised."""
         error = details.get("exc_info", (None, None, None))[1]
         if not isinstance(error, PoolError):
-            error = _translated(status_code, error)
+            error = translated(status_code, error)
         status = STATUS[type(error)] if type(error) is not PoolError else status_code
         self.set_status(status)
         if isinstance(error, Busy):
@@ -305,31 +247,6 @@ class Handler(web.RequestHandler):
         )
 
 
-class Unknown(Handler):
-    """What no route matches."""
-
-    def prepare(self) -> None:
-        """Answers every method alike."""
-        raise NotFound("there is nothing at this path", field="path")
-
-
-def _translated(status: int, error: BaseException | None) -> PoolError:
-    """Tornado's own errors, and bugs, as one of ours: nothing of a trace reaches a client."""
-    if isinstance(error, web.MissingArgumentError):
-        return Invalid(
-            f"{error.arg_name} is missing", field=error.arg_name or "", expected="to be given"
-        )
-    if status == 404:
-        return NotFound("there is nothing at this path", field="path")
-    if 400 <= status < 500 and status != 405:
-        return Invalid("the request could not be read", field="request", expected="valid HTTP")
-    if status == 405:
-        return PoolError("this method is not served here", field="method")
-    reference = secrets.token_hex(4)
-    log.error("answering 500, reference %s", reference)
-    return PoolError(f"something went wrong here; the program's log has it as {reference}")
-
-
 def _own_url(handler: Handler) -> str:
     """Scheme and host as the client said them: by its Host header, or the proxy's before it."""
     headers = handler.request.headers
@@ -344,26 +261,3 @@ def _own_url(handler: Handler) -> str:
     if not valid:
         raise Invalid("the Host header names no host", field="Host", expected="HOST or HOST:PORT")
     return f"{scheme}://{host}"
-
-
-def application(context: Context, routes: tuple[Route, ...], **settings: Any) -> web.Application:
-    """The Tornado application of a program. Raises ValueError where two routes claim one path."""
-    paths = [route.path for route in routes]
-    clashes = {path for path in paths if paths.count(path) > 1}
-    if clashes:
-        raise ValueError(f"two families claim the same path: {', '.join(sorted(clashes))}")
-    unknown = Route("/.*", Unknown, {})
-    return web.Application(
-        [
-            (route.path + "$", route.handler, {"context": context, "route": route})
-            for route in (*routes, unknown)
-        ],
-        log_function=_log_request,
-        **settings,
-    )
-
-
-def _log_request(handler: web.RequestHandler) -> None:
-    status = handler.get_status()
-    milliseconds = 1000 * handler.request.request_time()
-    log.debug("%d %s (%.1f ms)", status, handler._request_summary(), milliseconds)

@@ -5,8 +5,9 @@ have downloads.
 import re
 from urllib.parse import quote
 
-from tornado.iostream import StreamClosedError
+from tornado.iostream import IOStream, SSLIOStream, StreamClosedError
 
+from protocol import splice
 from protocol.api.base import Handler
 from protocol.errors import Unavailable
 from protocol.model import Artifact
@@ -79,10 +80,10 @@ async def pump(handler: Handler, stream: ByteStream) -> None:
     connection: never a short file that looks whole.
     """
     try:
-        pieces = aiter(stream)
-        while (piece := await handler.unless_gone(anext(pieces, None))) is not None:
-            handler.write(piece)
-            await handler.flush()
+        if (source := _direct(handler, stream)) is not None:
+            await _splice(handler, source)
+        else:
+            await _copy(handler, stream)
     except Unavailable as error:
         cut(handler)
         raise StreamClosedError(error) from error
@@ -90,5 +91,37 @@ async def pump(handler: Handler, stream: ByteStream) -> None:
 
 def cut(handler: Handler) -> None:
     """Break the connection off without an end."""
-    stream = handler.request.connection.stream  # type: ignore[union-attr]
-    stream.close()
+    _client(handler).close()
+
+
+async def _copy(handler: Handler, stream: ByteStream) -> None:
+    pieces = aiter(stream)
+    while (piece := await handler.unless_gone(anext(pieces, None))) is not None:
+        handler.write(piece)
+        await handler.flush()
+
+
+def _direct(handler: Handler, stream: ByteStream) -> splice.Source | None:
+    """The stream as something that need not be copied, where both ends can do that."""
+    able = splice.AVAILABLE and not isinstance(_client(handler), SSLIOStream)
+    return stream.direct() if able and isinstance(stream, splice.DirectStream) else None
+
+
+async def _splice(handler: Handler, source: splice.Source) -> None:
+    """The head and what is here of the body go the usual way; the rest past us, on a duplicate of
+    the connection's socket. The connection serves the next request afterwards.
+    """
+    handler.write(source.ahead)
+    await handler.flush()
+    client = _client(handler)
+    if client.closed():
+        raise StreamClosedError
+    if source.length:
+        await handler.unless_gone(splice.send(source, client.socket.fileno()))
+    connection = handler.request.connection
+    connection._expected_content_remaining = 0  # type: ignore[union-attr]
+
+
+def _client(handler: Handler) -> IOStream:
+    stream: IOStream = handler.request.connection.stream  # type: ignore[union-attr]
+    return stream

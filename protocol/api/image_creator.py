@@ -16,8 +16,9 @@ from msgspec import Struct
 
 from protocol import wire
 from protocol.api.access import Permission
-from protocol.api.base import FORM, ID, Handler, Route
+from protocol.api.base import FORM, Handler
 from protocol.api.content import send_artifact
+from protocol.api.route import ID, Route
 from protocol.api.specification import Specification, redirect_to, to_request
 from protocol.checks import check_url
 from protocol.errors import Invalid, NotFound, PoolError, Unsupported

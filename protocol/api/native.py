@@ -8,8 +8,9 @@ import msgspec
 
 from protocol import wire
 from protocol.api.access import Permission
-from protocol.api.base import ID, Handler, Route
+from protocol.api.base import Handler
 from protocol.api.content import pump, send_artifact
+from protocol.api.route import ID, Route
 from protocol.errors import Invalid
 from protocol.messages import Acknowledgement, BuildQuery
 from protocol.model import Build, BuildRequest, Position, artifact_named

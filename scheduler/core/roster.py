@@ -7,6 +7,11 @@ from msgspec.structs import replace
 
 from protocol.messages import API_VERSION, Report
 
+_SEEN_TO_FAIL = 3
+"""Polls in a row that must have failed before a node is lost: a scheduler that stood still itself
+heard nobody meanwhile, and that says nothing of them.
+"""
+
 
 class Timing(Struct, frozen=True):
     """The limits that states go by, in seconds."""
@@ -44,7 +49,7 @@ def standing(entry: Entry, me: str, now: float, timing: Timing) -> Standing:
     if report is None or entry.answered is None:
         return Standing("unanswered", entry.error or "it has not answered yet")
     quiet = now - entry.answered
-    if quiet >= timing.lost_after:
+    if quiet >= timing.lost_after and entry.failures >= _SEEN_TO_FAIL:
         return Standing("lost", f"no answer for {quiet:.0f} s: {entry.error}")
     if quiet >= timing.silent_after:
         return Standing("silent", f"no answer for {quiet:.0f} s: {entry.error}")

@@ -17,7 +17,8 @@ from tornado.template import BaseLoader, Template
 
 from protocol import wire
 from protocol.api.access import Permission
-from protocol.api.base import Handler, Route
+from protocol.api.base import Handler
+from protocol.api.route import Route
 from protocol.errors import NotFound
 from protocol.messages import BuildQuery, Registration, Roster
 from scheduler.web import words

@@ -16,7 +16,8 @@ from tornado.httpclient import AsyncHTTPClient, HTTPResponse
 from tornado.web import Application
 
 from protocol import wire
-from protocol.api.base import ApiSettings, Context, application
+from protocol.api.mount import application
+from protocol.api.route import ApiSettings, Context
 from protocol.api.specification import Specification, to_request
 from protocol.errors import Denied
 from protocol.messages import BuildPage, BuildQuery, Registration, Roster, RosterEntry

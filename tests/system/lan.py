@@ -52,6 +52,8 @@ class Lan:
 
     def close(self) -> None:
         """End every process; the namespaces go with the prefix."""
+        for host in self._hosts.values():
+            host.ask_to_end()
         with contextlib.ExitStack() as ending:
             for host in self._hosts.values():
                 ending.callback(host.close)
@@ -74,11 +76,9 @@ class Host:
         """Called by `Lan.add`."""
         ip(f"netns add {self.namespace}")
         # Addresses are good at once, and IPv6 ones outlive an unplugged cable as IPv4 ones do.
-        names = {"accept_dad": 0, "keep_addr_on_down": 1}
-        if not self.address6:
-            names["disable_ipv6"] = 1
-        lines = [f"echo {n} > /proc/sys/net/ipv6/conf/default/{key}" for key, n in names.items()]
-        script_in(self.namespace, "; ".join(lines))
+        settings = {"accept_dad": 0, "keep_addr_on_down": 1, "disable_ipv6": int(not self.address6)}
+        for key, value in settings.items():
+            self.set(f"net/ipv6/conf/default/{key}", value)
         ip(
             f"link add {self._port} type veth peer name eth0 netns {self.namespace}",
             f"link set {self._port} master switch up",
@@ -95,6 +95,10 @@ class Host:
     def ip(self, *commands: str) -> None:
         """Commands of iproute2, as root of this machine types them."""
         ip(*commands, namespace=self.namespace)
+
+    def set(self, key: str, value: int) -> None:
+        """A kernel setting of this host, by its path under /proc/sys."""
+        script_in(self.namespace, f"echo {value} > /proc/sys/{key}")
 
     def link_down(self) -> None:
         """Take the interface down: nothing comes in or goes out, routes are gone."""
@@ -151,6 +155,11 @@ class Host:
 
     def _do(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         self.run(work())
+
+    def ask_to_end(self) -> None:
+        """Tell its processes to end, without waiting for any."""
+        for process in self._processes:
+            process.ask_to_end()
 
     def close(self) -> None:
         """End its processes; complain of one that does not end well."""

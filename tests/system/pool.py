@@ -41,11 +41,9 @@ class Program:
 
     @property
     def url(self) -> str:
-        """Where others on the LAN reach it: as it said, or at its host's first address."""
-        address = self.host.address or self.host.address6
-        if self.listens_on not in ("127.0.0.1", "[::1]"):
-            return f"http://{self.listens_on}:{self.port}"
-        return url_of(address, self.port)
+        """Where others on the LAN reach it: where it says, or on all addresses of its host."""
+        own = {"127.0.0.1": self.host.address, "[::1]": self.host.address6}
+        return url_of(own.get(self.listens_on, self.listens_on), self.port)
 
     def says(self, path: str = "/api/v1/status") -> dict[str, Any]:
         """Its answer as curl on its own host gets it."""
@@ -61,9 +59,7 @@ class Program:
 class Scheduler(Program):
     """A running scheduler, asked from its own host."""
 
-    def __init__(self, host: Host, folder: Path, flags: Mapping[str, Any]) -> None:
-        self._client: HttpService | None = None
-        super().__init__(host, "scheduler", folder, flags)
+    _client: HttpService | None = None
 
     @property
     def client(self) -> HttpService:
@@ -88,6 +84,12 @@ class Scheduler(Program):
             if sight(roster):
                 return roster, now
             assert now < deadline, f"after {seconds:g} s the roster is {roster}"
+
+    def roster_never(self, sight: Sight, seconds: float) -> None:
+        """Watch the roster for so long: it must not look like that."""
+        until = time.monotonic() + seconds
+        roster, at = self.roster_until(lambda r: sight(r) or time.monotonic() >= until, seconds + 5)
+        assert at >= until, f"the roster is {roster}"
 
     def has_ready(self, *nodes: Program, seconds: float = 20.0) -> float:
         """Wait until these are ready; when they were."""
@@ -130,7 +132,8 @@ class PoolOnLan:
         """A scheduler that serves."""
         listen = "0.0.0.0:8080" if host.address else "[::]:8080"
         chosen = {"listen": listen, "name": host.name, **flags}
-        return Scheduler(host, self._folder / f"scheduler-{host.name}", chosen)
+        folder = self._folder / f"scheduler-{host.name}"
+        return Scheduler(host, "scheduler", folder, chosen)
 
     def node(self, host: Host, **flags: Any) -> Program:
         """A node that serves."""

@@ -4,7 +4,6 @@ ended and reaped, and what they said is shown where a test fails.
 
 import os
 import re
-import signal
 import subprocess
 import threading
 import time
@@ -86,7 +85,6 @@ class Process:
         """SIGTERM; the moment of it."""
         self._asked_to_end = True
         self._child.terminate()
-        self.run_on()
         return time.monotonic()
 
     def kill(self) -> float:
@@ -96,14 +94,6 @@ class Process:
         self._ends = None
         self._reap(_END)
         return at
-
-    def stop_running(self) -> None:
-        """SIGSTOP: it stands still."""
-        self._child.send_signal(signal.SIGSTOP)
-
-    def run_on(self) -> None:
-        """SIGCONT."""
-        self._child.send_signal(signal.SIGCONT)
 
     def end(self) -> None:
         """SIGTERM, unless it ended already; it must end in time and well. May be called twice."""

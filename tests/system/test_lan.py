@@ -2,17 +2,20 @@
 and how soon the roster shows what happened to a machine. Nothing is listed anywhere beforehand.
 """
 
+import socket
+import struct
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from protocol.beacon import SERVICE_TYPE, Beacon, instance_name
 from protocol.model import Build, Result, State
 from tests.system.avahi import Avahi, Seen
 from tests.system.conftest import Figures
 from tests.system.lan import Host, Lan, a_lan
-from tests.system.pool import PoolOnLan, Scheduler, entry_of, state_of, url_of
+from tests.system.pool import PoolOnLan, Program, Scheduler, Sight, entry_of, state_of
 
 pytestmark = pytest.mark.system
 
@@ -53,6 +56,20 @@ def ended_on(scheduler: Scheduler, build_id: str) -> str:
     assert build.result is Result.SUCCEEDED, build
     assert build.node is not None
     return build.node.name
+
+
+async def say_goodbye_for(instance: str) -> None:
+    """The mDNS packet by which a service takes leave: its pointer, with no time to live."""
+    owner, target = (
+        b"".join(bytes([len(part)]) + part.encode() for part in name.split("."))
+        for name in (SERVICE_TYPE, instance)
+    )
+    header = struct.pack(">6H", 0, 0x8400, 0, 1, 0, 0)  # a response with one answer
+    pointer = struct.pack(">HHIH", 12, 1, 0, len(target))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        sender.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, 255)
+        sender.bind(("", 5353))
+        sender.sendto(header + owner + pointer + target, ("224.0.0.251", 5353))
 
 
 # Finding and placing
@@ -209,6 +226,34 @@ def test_pulled_cable_shows_and_heals(
     assert ready - plugged < SOON
 
 
+def test_goodbye_of_somebody_else_removes_nobody(lan: Lan, pool: PoolOnLan) -> None:
+    """mDNS is anybody's: a goodbye for a node that goes on answering changes nothing."""
+    scheduler = pool.scheduler(lan["control"])
+    node = pool.node(lan["anvil"])
+    scheduler.has_ready(node)
+    identity = node.id
+    record = Beacon(identity, "", "default", "node", node.port, ())
+    lan.add("rogue").run(say_goodbye_for(instance_name(record)))
+    scheduler.roster_never(shows(identity, "gone"), 2)
+    assert ended_on(scheduler, scheduler.submit("print hello")) == "anvil"
+
+
+def test_scheduler_that_starts_again_finds_every_node(
+    lan: Lan, pool: PoolOnLan, figures: Figures
+) -> None:
+    """A scheduler that was killed and starts again knows the nodes that were there all the time,
+    within a second of its ready line.
+    """
+    scheduler = pool.scheduler(lan["control"])
+    nodes = [pool.node(lan[name]) for name in ("anvil", "forge")]
+    scheduler.has_ready(*nodes)
+    scheduler.process.kill()
+    scheduler.begin()
+    took = scheduler.has_ready(*nodes) - scheduler.ready_at
+    figures(f"scheduler started: both nodes that were there ready after {took:.2f} s")
+    assert took < QUICKLY
+
+
 # Beyond mDNS, several addresses, names
 
 
@@ -230,28 +275,33 @@ def test_registered_and_named_nodes_say_how_they_were_found(lan: Lan, pool: Pool
     assert other.id not in found
 
 
+@pytest.mark.parametrize("listen", ["0.0.0.0:8090", "[::]:8090"], ids=["IPv4", "IPv6"])
 def test_node_with_several_addresses_is_found_by_one_that_answers(
-    lan: Lan, pool: PoolOnLan, figures: Figures
+    lan: Lan, pool: PoolOnLan, figures: Figures, listen: str
 ) -> None:
-    """A node advertises every address it has; the scheduler finds within a second the one that it
-    can reach, whatever comes first.
+    """A node advertises every address it has; the scheduler finds within a second the one in reach,
+    though nothing answers at the others and they may come first.
     """
+    out_of_reach = [f"10.99.0.{n}/24" for n in (1, 2, 3)] + [f"fd00:99::{n}/64" for n in (1, 2, 3)]
     lan["anvil"].ip(
-        "link add other type dummy",
-        "address add 10.99.0.1/24 dev other",
-        "address add fd00:99::1/64 dev other nodad",
+        "link add other type veth peer name elsewhere",
+        "link set elsewhere up",
         "link set other up",
+        *(f"address add {address} dev other" for address in out_of_reach),
     )
+    lan["anvil"].set("net/ipv4/conf/all/arp_ignore", 1)  # answer for eth0's own address only
+    for address in ("default", "fd00:99::/64"):
+        lan["control"].ip(f"route add {address} dev eth0")
     scheduler = pool.scheduler(lan["control"])
-    node = pool.node(lan["anvil"], listen="[::]:8090")
+    node = pool.node(lan["anvil"], listen=listen)
     shown = scheduler.has_ready(node)
     roster, _ = scheduler.roster_until(lambda roster: True)
     entry = entry_of(roster, node.id)
     assert entry is not None
-    addresses = (lan["anvil"].address, lan["anvil"].address6)
-    assert entry.url in [url_of(address, 8090) for address in addresses]
-    figures(f"node with 4 addresses, 2 in reach: on the roster after {shown - node.ready_at:.2f} s")
-    assert shown - node.ready_at < QUICKLY
+    assert entry.url == node.url
+    took = shown - node.ready_at
+    figures(f"node with 4 addresses, 3 of them out of reach: on the roster after {took:.2f} s")
+    assert took < QUICKLY
 
 
 def test_ipv6_alone_is_enough(pool: PoolOnLan) -> None:

@@ -21,7 +21,8 @@ from tornado.httpserver import HTTPServer
 from tornado.web import Application
 from tornado.websocket import WebSocketClientConnection, websocket_connect
 
-from protocol.api.base import ApiSettings, Context, application
+from protocol.api.mount import application
+from protocol.api.route import ApiSettings, Context
 from protocol.messages import BuildPage, BuildQuery, Registration, Roster, RosterEntry
 from protocol.model import Build, BuildRequest, new_build
 from protocol.service import BuildService, Caller

@@ -16,5 +16,5 @@ compression='zstd -Xcompression-level 3'
 # Kernel version, as in /boot/vmlinuz-VERSION; empty: the kernel that was installed last.
 kernel=
 
-# Kernel command line.
-kernel_options='boot=live console=tty0 console=ttyS0,115200'
+# Kernel command line. nonetworking: live-boot leaves the network to the system, and /etc/network/interfaces as it is.
+kernel_options='boot=live nonetworking console=tty0 console=ttyS0,115200'

@@ -1,0 +1,8 @@
+"""Measurements of the product beside its floor, run by `make bench`: `noop` (a build that does
+nothing, beside the raw engine API) and `relay` (a large artifact through the scheduler, beside
+nginx's proxy).
+
+Sides are interleaved in one run, since a machine's speed drifts; medians are compared, and ratios
+count, not absolute figures. Results are printed; `--json FILE` keeps every single one. To add a
+benchmark: a module with an async `run(runs) -> Outcome`, and its name in `bench/__main__.py`.
+"""

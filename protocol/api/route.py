@@ -1,0 +1,45 @@
+"""What a program mounts: routes with permissions, the context that handlers are given, and
+limits.
+"""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from protocol.api.access import Permission
+from protocol.service import BuildService
+
+if TYPE_CHECKING:
+    from protocol.api.base import Handler
+
+ID = r"([0-9a-z]{1,64})"
+"""A build's id in a route."""
+
+
+class ApiSettings(msgspec.Struct, frozen=True):
+    """What the API goes by; part of each program's settings."""
+
+    body_limit: int = 16 << 20  # bytes of a request's body
+    wait_limit: float = 60.0  # seconds that a request may be held
+    output_limit: int = 1 << 20  # bytes of a command's output shown in a status
+    relative_urls: bool = False  # status and download URLs without scheme and host
+    public_url: str = ""  # what clients call this program, where a proxy changes it
+    images: tuple[str, ...] = ("*",)  # patterns of image names that builds may name
+
+
+class Context(msgspec.Struct, frozen=True):
+    """What every handler is given."""
+
+    service: BuildService
+    settings: ApiSettings
+    extras: Mapping[str, Any] = {}  # ports that a family needs beyond the service, by name
+
+
+class Route(msgspec.Struct, frozen=True):
+    """A path, who serves it, and the permission that each method needs."""
+
+    path: str  # a regular expression, matched whole
+    handler: type["Handler"]
+    permissions: Mapping[str, Permission]  # method -> permission
+    options: Mapping[str, Any] = {}  # passed to the handler's `setup`

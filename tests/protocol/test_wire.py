@@ -1,0 +1,111 @@
+"""Bytes to values: the same errors for JSON and msgpack, every hostile input an Invalid."""
+
+import contextlib
+
+import msgpack
+import pytest
+from hypothesis import given
+from hypothesis import strategies as some
+
+from protocol import wire
+from protocol.beacon import Beacon, properties, read
+from protocol.errors import Invalid, PoolError
+from protocol.messages import API_VERSION, Report
+from protocol.model import BuildRequest, Position
+from protocol.wire import JSON, MSGPACK, decode, encode, pointer
+from tests.scheduler.test_placement import a_build, a_report
+
+FORMATS = pytest.mark.parametrize("media_type", [JSON, MSGPACK])
+
+
+@FORMATS
+def test_a_value_comes_back_as_it_was(media_type) -> None:
+    """With everything in it."""
+    report = a_report("n", builds=(a_build(), a_build(image="x")))
+    assert decode(encode(report, media_type), Report, media_type) == report
+
+
+@pytest.mark.parametrize(
+    ("plain", "field", "expected"),
+    [
+        ({"recipe": {"commands": [{"name": 1}]}}, "recipe.commands[0].name", "`str`"),
+        ({"recipe": {"commands": [{}]}}, "recipe.commands[0].name", "to be given"),
+        ({"recipe": {"x": 1}}, "recipe.x", "not to be given"),
+        ({"guidance": {"priority": "high"}}, "guidance.priority", "`int`"),
+        ({"guidance": {"labels": {"a b": "c"}}}, "guidance.labels", "`str` matching"),
+        ([], "body", "`object`"),
+    ],
+)
+def test_errors_name_the_field_and_what_was_expected(plain, field, expected) -> None:
+    """In the same words for both formats."""
+    found = []
+    for body, media_type in ((encode(plain), JSON), (msgpack.packb(plain), MSGPACK)):
+        with pytest.raises(Invalid) as refused:
+            decode(body, BuildRequest, media_type)
+        found.append((refused.value.field, refused.value.detail, refused.value.expected))
+    assert found[0] == found[1]
+    assert found[0][0] == field
+    assert expected in found[0][2]
+
+
+@FORMATS
+@given(body=some.binary(max_size=200))
+def test_rubbish_is_refused_and_nothing_else_happens(media_type, body) -> None:
+    """Whatever the bytes."""
+    with contextlib.suppress(PoolError):
+        decode(body, BuildRequest, media_type)
+
+
+def test_a_pointer() -> None:
+    """RFC 6901."""
+    assert pointer("commands[0].name") == "/commands/0/name"
+    assert pointer("a~b.c/d") == "/a~0b/c~1d"
+    assert pointer("") == ""
+
+
+@given(some.text(max_size=60))
+def test_a_position_is_read_or_refused(text) -> None:
+    """attempt:offset, and nothing else."""
+    try:
+        position = Position.parse(text)
+    except ValueError:
+        return
+    assert Position.parse(str(position)) == position
+
+
+BEACON = Beacon("abc123", "boot1", "default", "node", 8090, ("10.0.0.7", "fd00::7"), name="ada")
+
+
+def test_a_beacon_is_read_as_it_was_advertised() -> None:
+    """Every field of the record."""
+    text = {key.encode(): value.encode() for key, value in properties(BEACON).items()}
+    assert read(text, 8090, BEACON.addresses) == BEACON
+    assert next(iter(properties(BEACON))) == "txtvers"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {b"id": b""},
+        {b"id": b"../x"},
+        {b"role": b"king"},
+        {b"api": b"-1"},
+        {b"api": b"99999"},
+        {b"name": b"\xff\x00"},
+        {b"name": b"x" * 201},
+        {b"id": None},
+    ],
+)
+def test_a_beacon_that_makes_no_sense_is_none(change) -> None:
+    """Anybody on the LAN may send one."""
+    text = {key.encode(): value.encode() for key, value in properties(BEACON).items()}
+    assert read({**text, **change}, 8090, BEACON.addresses) is None
+    for port in (0, None, 70000):
+        assert read(text, port, BEACON.addresses) is None
+    assert read(text, 8090, ()) is None
+    assert BEACON.api == API_VERSION
+
+
+def test_what_programs_say_stays_small() -> None:
+    """A report of an idle node is a poll's whole cost: well under a kilobyte."""
+    assert len(wire.encode(a_report("n"), MSGPACK)) < 600

@@ -1,0 +1,108 @@
+"""A scheduler as a node of another; circles are refused with a reason."""
+
+import pytest
+
+from protocol.messages import Registration
+from protocol.model import IsoOutput, Result
+from protocol.service import LOCAL
+from tests.programs import (
+    a_client,
+    a_node,
+    a_scheduler,
+    ended,
+    log_of,
+    ready,
+    request,
+    roster_until,
+)
+
+pytestmark = pytest.mark.gen_test(timeout=60)
+
+
+async def test_a_build_goes_through_two_schedulers(tmp_path) -> None:
+    """Status, log and artifact come back through both, under one id."""
+    async with (
+        a_node(tmp_path) as node,
+        a_scheduler(tmp_path, node.url) as inner,
+        a_scheduler(tmp_path, inner.url) as outer,
+        a_client(outer.url) as client,
+    ):
+        await ready(inner)
+        await ready(outer)
+        wanted = request("print deep down\nartifact 3000", output=IsoOutput())
+        accepted = await client.submit(LOCAL, wanted)
+        build = await ended(client, accepted.id)
+        assert build.result is Result.SUCCEEDED
+        assert b"deep down" in await log_of(client, build.id)
+        opened = await client.open_artifact(LOCAL, build.id, build.artifacts[0].name)
+        assert len(b"".join([piece async for piece in opened.stream])) == 3000
+        assert (await node.service.get(LOCAL, build.id)).origin == inner.id
+        assert (await inner.service.get(LOCAL, build.id)).origin == outer.id
+        assert build.origin == outer.id
+
+
+async def test_a_failed_command_below_is_the_users_result(tmp_path) -> None:
+    """Not tried again at any level."""
+    async with (
+        a_node(tmp_path) as node,
+        a_scheduler(tmp_path, node.url) as inner,
+        a_scheduler(tmp_path, inner.url) as outer,
+    ):
+        await ready(inner)
+        await ready(outer)
+        accepted = await outer.service.submit(LOCAL, request("exit 3"))
+        build = await ended(outer.service, accepted.id)
+        assert (build.result, build.attempt) == (Result.FAILED, 1)
+
+
+async def test_cancelling_above_cancels_below(tmp_path) -> None:
+    """At every level."""
+    async with (
+        a_node(tmp_path) as node,
+        a_scheduler(tmp_path, node.url) as inner,
+        a_scheduler(tmp_path, inner.url) as outer,
+    ):
+        await ready(inner)
+        await ready(outer)
+        accepted = await outer.service.submit(LOCAL, request("hang"))
+        await outer.service.get(LOCAL, accepted.id, after=accepted.revision, wait=5)
+        await outer.service.cancel(LOCAL, accepted.id)
+        for program in (outer, inner, node):
+            if program is node and accepted.id not in node.parts.service._board:
+                continue
+            build = await ended(program.service, accepted.id)
+            assert build.result is Result.CANCELLED
+
+
+async def test_a_scheduler_pointed_at_itself_refuses(tmp_path) -> None:
+    """The roster says why, and the build waits with that reason."""
+    async with a_scheduler(tmp_path) as scheduler:
+        scheduler.parts.listing.register(Registration(scheduler.url))
+        roster = await roster_until(
+            scheduler, lambda roster: any(node.state == "refused" for node in roster.nodes)
+        )
+        assert "itself" in roster.nodes[0].reason
+        accepted = await scheduler.service.submit(LOCAL, request())
+        explanation = await scheduler.service.explain(LOCAL, accepted.id)
+        assert "itself" in explanation.reason
+
+
+async def test_two_schedulers_pointed_at_each_other_refuse(tmp_path) -> None:
+    """Both, though each has a node of its own; their builds go to their own nodes."""
+    async with (
+        a_node(tmp_path) as node,
+        a_scheduler(tmp_path, node.url) as one,
+        a_scheduler(tmp_path, one.url) as two,
+    ):
+        one.parts.listing.register(Registration(two.url))
+        for program, other in ((one, two), (two, one)):
+            roster = await roster_until(
+                program,
+                lambda roster, other=other: any(
+                    entry.id == other.id and entry.state == "refused" for entry in roster.nodes
+                ),
+            )
+            entry = next(entry for entry in roster.nodes if entry.id == other.id)
+            assert "circle" in entry.reason
+        accepted = await one.service.submit(LOCAL, request("print fine"))
+        assert (await ended(one.service, accepted.id)).result is Result.SUCCEEDED

@@ -1,0 +1,142 @@
+"""Placement: each check with its reason in words, the order of the scorers, every refusal
+recorded.
+"""
+
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from protocol.messages import API_VERSION, Report
+from protocol.model import (
+    Build,
+    BuildRequest,
+    Guidance,
+    ImageBase,
+    Needs,
+    Recipe,
+    Stage,
+    Step,
+    new_build,
+)
+from scheduler.core.placement import CHECKS, SCORERS, Candidate, choose, in_words
+from scheduler.core.queue import LIFT, order
+
+
+def a_report(name: str, **changes: Any) -> Report:
+    """A ready node's."""
+    return Report(
+        **{
+            "id": f"id-{name}",
+            "boot": "b",
+            "name": name,
+            "role": "node",
+            "version": "1",
+            "api": API_VERSION,
+            "architecture": "x86_64",
+            "status": "ready",
+            "priority": 0,
+            "token": "t",
+            "slots": 2,
+            "cpus": 2.0,
+            "memory": 4 << 30,
+            "disk_free": 10 << 30,
+            **changes,
+        }
+    )
+
+
+def a_node(name: str = "n", report: dict[str, Any] | None = None, **changes: Any) -> Candidate:
+    """A candidate that no check refuses."""
+    made = a_report(name, **(report or {}))
+    return Candidate(
+        **{"key": name, "report": made, "state": "ready", "reason": "", "priority": 0, **changes}
+    )
+
+
+def a_build(
+    needs: Needs | None = None, image: str | None = None, priority: int = 0, at: float = 0
+) -> Build:
+    """A waiting build."""
+    request = BuildRequest(
+        Recipe(base=ImageBase(image)), Guidance(needs=needs or Needs(), priority=priority)
+    )
+    return new_build(f"build-{at}", request, origin="o", owner="", now=at)
+
+
+REFUSED = [
+    (a_node(state="silent", reason="no answer for 12 s"), Needs(), "silent: no answer for 12 s"),
+    (a_node(state="lost", reason="gone"), Needs(), "lost"),
+    (a_node(error="refused"), Needs(), "its last poll failed: refused"),
+    (a_node(state="refused", reason="a circle"), Needs(), "refused: a circle"),
+    (a_node(state="busy", reason="all 1 slots are used"), Needs(), "busy: all 1 slots are used"),
+    (a_node(report={"used": 2}), Needs(), "slots"),
+    (a_node(report={"used": 1}, coming=1), Needs(), "slots"),
+    (a_node(full=True), Needs(), "no room a moment ago"),
+    (a_node(refused=frozenset({"build-0"})), Needs(), "does not allow"),
+    (a_node(), Needs(architecture="aarch64"), "x86_64, not aarch64"),
+    (a_node(report={"labels": ("a",)}), Needs(labels=("a", "b")), "lacks the label b"),
+    (a_node(), Needs(cpus=3), "2 cpus"),
+    (a_node(), Needs(memory=8 << 30), "4096 MiB of memory"),
+    (a_node(), Needs(disk=20 << 30), "10240 MiB of disk"),
+]
+
+
+@pytest.mark.parametrize(("node", "needs", "words"), REFUSED)
+def test_a_node_that_does_not_get_the_build(node, needs, words) -> None:
+    """The reason is recorded, in words."""
+    choice = choose(a_build(needs), [node])
+    assert choice.node is None
+    (refusal,) = choice.refusals
+    assert words in refusal.reason
+    assert words in in_words(choice)
+
+
+def test_every_check_has_a_case() -> None:
+    """A check that is added without one is seen here."""
+    used = {
+        next(check for check in CHECKS if check(node, a_build(needs))) for node, needs, _ in REFUSED
+    }
+    assert used == set(CHECKS)
+
+
+TIED = {"priority": 5}
+RANKED = [
+    (a_node("a", priority=6), a_node("b", report={"images": ("i:latest",), "slots": 9}, **TIED)),
+    (
+        a_node("a", report={"images": ("i:latest",)}, **TIED),
+        a_node("b", report={"slots": 9}, **TIED),
+    ),
+    (a_node("a", report={"slots": 3}, **TIED), a_node("b", **TIED)),
+    (a_node("a", last_used=9, **TIED), a_node("tried", last_used=1, **TIED)),
+    (a_node("a", last_used=1, **TIED), a_node("b", last_used=9, **TIED)),
+]
+
+
+@pytest.mark.parametrize(("better", "worse"), RANKED)
+def test_the_order_of_the_scorers_is_the_policy(better, worse) -> None:
+    """Highest priority first, always; then the image, free slots, not tried, longest unused."""
+    build = a_build(image="i")
+    build = replace(build, history=(Step(0, "place", Stage.PLACED, "tried (id-tried)"),))
+    for nodes in ([better, worse], [worse, better]):
+        chosen = choose(build, nodes).node
+        assert chosen is not None
+        assert chosen.key == better.key
+    assert len(RANKED) == len(SCORERS)
+
+
+def test_an_empty_pool() -> None:
+    """The build waits, and says for what."""
+    assert in_words(choose(a_build(), [])) == "there is no node in the pool"
+
+
+def test_the_queue_goes_by_priority_then_age() -> None:
+    """Priority first."""
+    old, new, urgent = a_build(at=1), a_build(at=2), a_build(at=3, priority=1)
+    assert order([new, urgent, old], now=10) == [urgent, old, new]
+
+
+def test_age_lifts_priority_slowly() -> None:
+    """So that nothing starves."""
+    old, urgent = a_build(at=0), a_build(at=LIFT * 2, priority=1)
+    assert order([urgent, old], now=LIFT * 2)[0] is old
