@@ -84,7 +84,7 @@ class FileStream:
         length = self._end - self._offset
         if length < SMALLEST:
             return None
-        return Source(b"", self._descriptor, self._offset, length)
+        return Source(b"", os.dup(self._descriptor), self._offset, length)
 
     async def close(self) -> None:
         """Close the file."""

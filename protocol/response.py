@@ -1,5 +1,6 @@
 """The body of an answer as a byte stream: read piece by piece, or handed over with its socket."""
 
+import os
 from collections.abc import AsyncIterator
 
 import aiohttp
@@ -46,7 +47,7 @@ class ResponseStream:
         if content.is_eof():
             return Source(bytes(ahead), -1, None, 0)
         transport.pause_reading()  # nothing was read since the loop: it does not wait
-        descriptor = transport.get_extra_info("socket").fileno()
+        descriptor = os.dup(transport.get_extra_info("socket").fileno())
         return Source(bytes(ahead), descriptor, None, length - len(ahead))
 
     async def close(self) -> None:

@@ -3,7 +3,7 @@ file to socket by sendfile.
 
 One thread with an epoll of its own moves all of them in turns; it lives while there is something to
 move. A transfer holds one pipe and nothing else: a client that reads slowly slows its source. Where
-either end is gone, the transfer ends with Unavailable; to stop one, cancel who awaits `send`.
+either end is gone, the transfer ends with Unavailable; to stop one, cancel its future.
 
 A stream offers this by a method `direct` (`DirectStream`); `protocol/api/content.py` uses it where
 the client's side can do the same. Not for TLS, nor for bodies without a length.
@@ -17,7 +17,8 @@ import select
 import socket
 import threading
 from collections import deque
-from typing import Protocol, runtime_checkable
+from contextlib import ExitStack
+from typing import Any, Protocol, runtime_checkable
 
 from msgspec import Struct
 
@@ -28,17 +29,25 @@ AVAILABLE = all(hasattr(os, name) for name in ("splice", "sendfile", "eventfd"))
 SMALLEST = 256 << 10
 """Bytes of a body below which it is not worth the trouble."""
 _PIPE = 1 << 20  # bytes that may be between source and sink
-_BATCH = 256 << 10  # bytes that a source has to have before it is worth waking up for
+_BATCH = 64 << 10  # bytes that a source has to have before it is worth waking up for
 _TURN = 8  # steps that a transfer does before it is another's turn
+
+Moved = asyncio.Future[None]
+"""Done when a body has arrived, or will not."""
 
 
 class Source(Struct, frozen=True):
-    """A body that need not pass through this program."""
+    """A body that need not pass through this program. Whoever is given it closes it."""
 
     ahead: bytes  # its beginning, which is here already
-    descriptor: int  # where the rest comes from; stays the stream's own
+    descriptor: int  # where the rest comes from, a duplicate; -1 where there is no rest
     offset: int | None  # where in a file; None: the descriptor is a socket
     length: int  # bytes of the rest
+
+    def close(self) -> None:
+        """Let go of the descriptor."""
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
 
 
 @runtime_checkable
@@ -52,26 +61,32 @@ class DirectStream(Protocol):
         """
 
 
-async def send(source: Source, sink: int) -> None:
-    """Move all of the source behind `ahead` to a non-blocking socket. Raises Unavailable."""
-    future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    transfer = (_FromSocket if source.offset is None else _FromFile)(source, sink, future)
-    _pump.begin(transfer)
+def send(source: Source, sink: int) -> Moved:
+    """Move all of the source behind `ahead` to a non-blocking socket. The future is done, or raises
+    Unavailable, when nothing is moved any more. Both ends may be closed while it is under way.
+    """
+    future: Moved = asyncio.get_running_loop().create_future()
+    kind = _FromSocket if source.offset is None else _FromFile
     try:
-        await future
-    finally:
-        _pump.stop(transfer)
+        with ExitStack() as opened:
+            transfer = kind(source, sink, future, opened)
+            transfer.opened = opened.pop_all()
+    except OSError as error:
+        raise Unavailable(f"the body could not be moved: {error}") from error
+    _pump.begin(transfer)
+    future.add_done_callback(lambda ended: _pump.stop(transfer) if ended.cancelled() else None)
+    return future
 
 
 class _Transfer:
     """One body on its way. After its making, for use in the pump's thread only."""
 
-    def __init__(self, source: Source, sink: int, future: "asyncio.Future[None]") -> None:
-        self.left = source.length
-        self._total = source.length
+    def __init__(self, source: Source, sink: int, future: Moved, opened: ExitStack) -> None:
+        self.opened = opened  # closes what it has open
+        self._total = self._left = source.length
+        self._piped = 0  # bytes that have left the source and are not with the sink
         self._loop = future.get_loop()
         self._future = future
-        self._closing = contextlib.ExitStack()
         self._sink = self._own(os.dup(sink))
         self._source = self._own(os.dup(source.descriptor))
 
@@ -85,59 +100,52 @@ class _Transfer:
     @property
     def done(self) -> bool:
         """Whether all bytes are with the sink."""
-        return not self.left
+        return not self._left and not self._piped
 
     def end(self, error: Unavailable | None) -> None:
         """Let go of both ends, then say so."""
-        self._closing.close()
+        self.opened.close()
         with contextlib.suppress(RuntimeError):  # the event loop was closed before us
             self._loop.call_soon_threadsafe(_settle, self._future, error)
 
     def _own(self, descriptor: int) -> int:
-        self._closing.callback(os.close, descriptor)
+        self.opened.callback(os.close, descriptor)
         return descriptor
 
     def _broke_off(self, cause: object) -> Unavailable:
-        moved = self._total - self.left
+        moved = self._total - self._left
         return Unavailable(f"the source broke off after {moved} of {self._total} bytes: {cause}")
 
 
 class _FromFile(_Transfer):
     """From an open file."""
 
-    def __init__(self, source: Source, sink: int, future: "asyncio.Future[None]") -> None:
-        super().__init__(source, sink, future)
-        assert source.offset is not None
-        self._offset = source.offset
+    def __init__(self, source: Source, *more: Any) -> None:
+        super().__init__(source, *more)
+        self._offset = source.offset or 0
 
     def step(self) -> tuple[int, int] | None:
         """See _Transfer."""
         try:
-            moved = os.sendfile(self._sink, self._source, self._offset, min(self.left, _PIPE))
+            moved = os.sendfile(self._sink, self._source, self._offset, min(self._left, _PIPE))
         except BlockingIOError:
             return self._sink, select.EPOLLOUT
         if not moved:
             raise self._broke_off("the file is shorter than it was")
         self._offset += moved
-        self.left -= moved
+        self._left -= moved
         return None
 
 
 class _FromSocket(_Transfer):
     """From a socket, by way of a pipe."""
 
-    def __init__(self, source: Source, sink: int, future: "asyncio.Future[None]") -> None:
-        super().__init__(source, sink, future)
+    def __init__(self, source: Source, *more: Any) -> None:
+        super().__init__(source, *more)
         self._out, self._in = map(self._own, os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK))
         with contextlib.suppress(OSError):  # over the user's share of pipes: a small one serves too
             fcntl.fcntl(self._in, fcntl.F_SETPIPE_SZ, _PIPE)
-        self._piped = 0  # bytes in the pipe
         self._batch = 0  # what the source is set to
-
-    @property
-    def done(self) -> bool:
-        """See _Transfer."""
-        return not self.left and not self._piped
 
     def step(self) -> tuple[int, int] | None:
         """See _Transfer."""
@@ -145,16 +153,16 @@ class _FromSocket(_Transfer):
 
     def _fill(self) -> tuple[int, int] | None:
         try:
-            moved = os.splice(self._source, self._in, min(self.left, _PIPE), flags=_FLAGS)
+            moved = os.splice(self._source, self._in, min(self._left, _PIPE), flags=_FLAGS)
         except BlockingIOError:
-            self._wake_at(min(self.left, _BATCH))
+            self._wake_at(min(self._left, _BATCH))
             return self._source, select.EPOLLIN
         except OSError as error:
             raise self._broke_off(error) from error
         if not moved:
             raise self._broke_off("it was closed")
         self._piped = moved
-        self.left -= moved
+        self._left -= moved
         return None
 
     def _drain(self) -> tuple[int, int] | None:
@@ -183,28 +191,30 @@ class _Pump:
     def begin(self, transfer: _Transfer) -> None:
         """Move its bytes from now on."""
         with self._lock:
-            self._orders.append((transfer, True))
-            if self._bell >= 0:
-                os.eventfd_write(self._bell, 1)
-                return
-            self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-            threading.Thread(target=self._run, name="pump", daemon=True).start()
+            if self._bell < 0:
+                bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+                threading.Thread(target=self._run, args=(bell,), name="pump", daemon=True).start()
+                self._bell = bell
+            self._tell(transfer, begin=True)
 
     def stop(self, transfer: _Transfer) -> None:
         """Do no more for it; one that has ended stays as it is."""
         with self._lock:
             if self._bell >= 0:
-                self._orders.append((transfer, False))
-                os.eventfd_write(self._bell, 1)
+                self._tell(transfer, begin=False)
 
-    def _run(self) -> None:
+    def _tell(self, transfer: _Transfer, *, begin: bool) -> None:
+        self._orders.append((transfer, begin))
+        os.eventfd_write(self._bell, 1)
+
+    def _run(self, bell: int) -> None:
         with select.epoll() as epoll:
-            epoll.register(self._bell, select.EPOLLIN)
+            epoll.register(bell, select.EPOLLIN)
             turns = _Turns(epoll)
             while self._obey(turns):
                 for descriptor, _ in epoll.poll(0 if turns.ready else -1):
-                    if descriptor == self._bell:
-                        os.eventfd_read(self._bell)
+                    if descriptor == bell:
+                        os.eventfd_read(bell)
                     else:
                         turns.wake(descriptor)
                 turns.all()
@@ -213,8 +223,8 @@ class _Pump:
         """Take new orders; False where nothing is left to do, and the thread ends."""
         with self._lock:
             while self._orders:
-                transfer, begins = self._orders.popleft()
-                if begins:
+                transfer, begin = self._orders.popleft()
+                if begin:
                     turns.begin(transfer)
                 else:
                     turns.end(transfer, Unavailable("it was stopped"))
@@ -263,7 +273,7 @@ class _Turns:
         """It leaves; nothing happens where it has left before."""
         if transfer not in self.alive:
             return
-        self.alive.discard(transfer)
+        self.alive.remove(transfer)
         if (descriptor := self._awaited.pop(transfer, None)) is not None:
             del self._waiting[descriptor]
             self._epoll.unregister(descriptor)
@@ -274,7 +284,7 @@ class _Turns:
             if transfer.done:
                 self.end(transfer, None)
                 return
-            if (wish := transfer.step()) is not None:
+            if wish := transfer.step():
                 descriptor, mask = wish
                 self._waiting[descriptor] = transfer
                 self._awaited[transfer] = descriptor
@@ -283,13 +293,9 @@ class _Turns:
         self.ready.append(transfer)
 
 
-def _settle(future: "asyncio.Future[None]", error: Unavailable | None) -> None:
-    if future.done():
-        return
-    if error is None:
-        future.set_result(None)
-    else:
-        future.set_exception(error)
+def _settle(future: Moved, error: Unavailable | None) -> None:
+    if not future.done():
+        future.set_exception(error) if error else future.set_result(None)
 
 
 _FLAGS = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK if AVAILABLE else 0

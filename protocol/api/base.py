@@ -216,6 +216,13 @@ class Handler(web.RequestHandler):
         self.set_header("Content-Type", wire.PROBLEM)
         self.finish(wire.encode(problem))
 
+    def send_error(self, status_code: int = 500, **details: Any) -> None:
+        """Called by Tornado with whatever a handler raised: to one who hung up nothing is said."""
+        if isinstance(details.get("exc_info", (None, None, None))[1], StreamClosedError):
+            self.request.connection.stream.close()  # type: ignore[union-attr]
+        else:
+            super().send_error(status_code, **details)
+
     def write_error(self, status_code: int, **details: Any) -> None:
         """Called by Tornado with whatever a handler raised."""
         error = details.get("exc_info", (None, None, None))[1]

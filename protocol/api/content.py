@@ -111,13 +111,16 @@ async def _splice(handler: Handler, source: splice.Source) -> None:
     """The head and what is here of the body go the usual way; the rest past us, on a duplicate of
     the connection's socket. The connection serves the next request afterwards.
     """
-    handler.write(source.ahead)
-    await handler.flush()
-    client = _client(handler)
-    if client.closed():
-        raise StreamClosedError
-    if source.length:
-        await handler.unless_gone(splice.send(source, client.socket.fileno()))
+    try:
+        handler.write(source.ahead)
+        await handler.flush()
+        client = _client(handler)
+        if client.closed():
+            raise StreamClosedError
+        if source.length:
+            await handler.unless_gone(splice.send(source, client.socket.fileno()))
+    finally:
+        source.close()
     connection = handler.request.connection
     connection._expected_content_remaining = 0  # type: ignore[union-attr]
 

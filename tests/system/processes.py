@@ -62,6 +62,11 @@ class Process:
         for reader in self._readers:
             reader.start()
 
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._child.pid
+
     def line(self, pattern: str, seconds: float = 30.0) -> tuple[re.Match[str], float]:
         """The first line, of either output, that matches the whole pattern, and when it came."""
         deadline = time.monotonic() + seconds

@@ -168,6 +168,7 @@ case ${1-} in
     *) say "usage: /toiso/command.sh [-q]"; exit 2 ;;
 esac
 
+# shellcheck source=config/base-image/toiso/configuration.sh
 . /toiso/configuration.sh
 trap 'rm -rf "$work"' EXIT
 trap 'exit 130' INT
