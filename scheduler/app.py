@@ -20,6 +20,7 @@ from protocol.source import source
 from scheduler.config import SchedulerSettings
 from scheduler.discovery import Discovery
 from scheduler.dispatch import Dispatcher
+from scheduler.ledger import Ledger
 from scheduler.listing import Listing
 from scheduler.service import SchedulerService
 from scheduler.web import pages
@@ -38,7 +39,7 @@ class Scheduler:
         self.identity = me
         self.settings = settings
         self.name = settings.name or platform.node()
-        self.dispatcher = Dispatcher(me.id, settings, Board())
+        self.dispatcher = Dispatcher(me.id, settings, Ledger(Board()))
         self.service = SchedulerService(me, self.name, settings, self.dispatcher)
         self.discovery = Discovery(self.dispatcher.pool, me.id, settings.pool)
         self.listing = Listing(self.name, self.dispatcher, self.discovery)

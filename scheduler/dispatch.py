@@ -11,7 +11,6 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from protocol.board import Board
 from protocol.errors import Busy, PoolError, Unavailable, Unreachable
 from protocol.lifecycle import Event, advance, may
 from protocol.messages import Acknowledgement, Report
@@ -21,9 +20,9 @@ from scheduler.config import SchedulerSettings
 from scheduler.core import retry
 from scheduler.core.follow import followed
 from scheduler.core.placement import Candidate, Choice, choose, in_words
-from scheduler.core.queue import order
 from scheduler.core.reconcile import Acknowledge, Action, Cancel, Follow, Resend, reconcile
 from scheduler.core.roster import Entry, effective_priority
+from scheduler.ledger import Ledger
 from scheduler.poller import Pool
 
 log = logging.getLogger(__name__)
@@ -35,15 +34,12 @@ _REASON_AGE = 5.0  # seconds after which a waiting build's reason is written ane
 class Dispatcher:
     """The queue and the way out of it. For use on the event loop."""
 
-    def __init__(self, me: str, settings: SchedulerSettings, board: Board) -> None:
+    def __init__(self, me: str, settings: SchedulerSettings, ledger: Ledger) -> None:
         self.me = me
-        self.board = board
+        self.ledger = ledger
         self.pool = Pool(me, settings, self.on_report)
-        self.forwards: dict[str, Forward] = {}  # builds of schedulers above us, as they came
         self._settings = settings
         self._caller = Caller(owner="", role=Role.PROGRAM, program=me)
-        self._queue: set[str] = set()
-        self._on_node: defaultdict[str, set[str]] = defaultdict(set)  # node -> builds
         self._on_the_way: set[str] = set()  # builds whose forward is not answered yet
         self._full: dict[str, str] = {}  # node that had no room -> token of its report then
         self._refused: defaultdict[str, set[str]] = defaultdict(set)  # node -> builds never taken
@@ -53,19 +49,14 @@ class Dispatcher:
 
     # The queue
 
-    @property
-    def waiting(self) -> int:
-        """How many builds wait."""
-        return len(self._queue)
-
     def enqueue(self, build: Build) -> None:
         """A new build, or one whose attempt was lost."""
-        self._put(build)
+        self.ledger.put(build)
         self.pool.changed.touch()
 
     def place_in_queue(self, build_id: str) -> int | None:
         """From 1; None where it does not wait."""
-        ids = [build.id for build in self._ordered()]
+        ids = [build.id for build in self.ledger.queue(time.time())]
         return ids.index(build_id) + 1 if build_id in ids else None
 
     def choice(self, build: Build) -> Choice:
@@ -79,7 +70,7 @@ class Dispatcher:
             try:
                 self._give_up_lost()
                 self._place_waiting()
-                self.pool.sweep(frozenset(node for node, ids in self._on_node.items() if ids))
+                self.pool.sweep(self.ledger.nodes_in_use())
             except Exception:
                 log.exception("placing builds")
             await self.pool.changed.wait(seen, _TICK)
@@ -102,10 +93,6 @@ class Dispatcher:
         """The priority that placement goes by."""
         return effective_priority(report, self._settings.priority_cap, self._settings.priorities)
 
-    def on_node(self, node: str) -> tuple[str, ...]:
-        """Ids of our builds on a node."""
-        return tuple(sorted(self._on_node[node]))
-
     def _candidate(self, entry: Entry, report: Report) -> Candidate:
         standing = self.pool.standing(entry)
         shown = {build.id for build in report.builds}
@@ -117,20 +104,17 @@ class Dispatcher:
             state=standing.state,
             reason=standing.reason,
             priority=self.priority(report),
-            coming=len(self._on_node[report.id] - shown),
+            coming=len(self.ledger.on_node(report.id) - shown),
             full=report.id in self._full,
             error=entry.error,
             last_used=self._used.get(report.id, 0.0),
             refused=frozenset(self._refused[report.id]),
         )
 
-    def _ordered(self) -> list[Build]:
-        return order((self.board.get(key) for key in self._queue), time.time())
-
     # Placing
 
     def _place_waiting(self) -> None:
-        for build in self._ordered():
+        for build in self.ledger.queue(time.time()):
             choice = self.choice(build)
             if choice.node is None:
                 self._note_why(build, choice)
@@ -142,7 +126,9 @@ class Dispatcher:
         reference = NodeReference(node.report.id, node.report.name)
         cause = f"{node.report.name} ({node.report.id}), priority {node.priority}"
         placed = advance(build, Event.PLACE, time.time(), cause)
-        placed = self._put(replace(placed, node=reference, attempt=build.attempt + 1, reason=""))
+        placed = self.ledger.put(
+            replace(placed, node=reference, attempt=build.attempt + 1, reason="")
+        )
         self._used[reference.id] = time.monotonic()
         self._send(placed)
 
@@ -154,7 +140,7 @@ class Dispatcher:
     async def _forward(self, build: Build) -> None:
         """Ask the node to take the attempt; its answer is news like any other."""
         assert build.node is not None
-        above = self.forwards.get(build.id)
+        above = self.ledger.forwards.get(build.id)
         forward = Forward(
             id=build.id,
             origin=self.me,
@@ -193,10 +179,10 @@ class Dispatcher:
 
     def _declined(self, build: Build, cause: str) -> None:
         """Back to the queue; the attempt is not used up."""
-        now = self.board.get(build.id)
+        now = self.ledger.get(build.id)
         if now.attempt == build.attempt and may(now, Event.DECLINE):
             declined = advance(now, Event.DECLINE, time.time(), cause)
-            self._put(replace(declined, attempt=build.attempt - 1))
+            self.ledger.put(replace(declined, attempt=build.attempt - 1))
 
     def _note_why(self, build: Build, choice: Choice) -> None:
         now = time.monotonic()
@@ -204,17 +190,21 @@ class Dispatcher:
             return
         self._reasoned[build.id] = now
         if (words := in_words(choice)) != build.reason:
-            self._put(replace(build, reason=words, revision=build.revision + 1))
+            self.ledger.put(replace(build, reason=words, revision=build.revision + 1))
 
     # Following
 
     def on_report(self, report: Report) -> None:
         """A node said how it is: bring our record and the node together."""
         wanted = [
-            self.board.get(key) for key in self._on_node[report.id] if key not in self._on_the_way
+            self.ledger.get(key)
+            for key in self.ledger.on_node(report.id)
+            if key not in self._on_the_way
         ]
         known = {
-            build.id: self.board.get(build.id) for build in report.builds if build.id in self.board
+            build.id: self.ledger.get(build.id)
+            for build in report.builds
+            if build.id in self.ledger
         }
         if report.leaving:
             wanted = [build for build in wanted if build.id in {b.id for b in report.builds}]
@@ -238,12 +228,12 @@ class Dispatcher:
         """A node's word on an attempt of ours; one that is not the record's attempt says
         nothing.
         """
-        record = self.board.get(reported.id)
+        record = self.ledger.get(reported.id)
         if record.attempt != reported.attempt or record.stage is Stage.STOPPED:
             return
         news = followed(record, reported, time.time(), self._settings.attempts)
         if _shown(news) != _shown(record):
-            self._put(news)
+            self.ledger.put(news)
 
     def _give_up_lost(self) -> None:
         """Attempts on lost nodes are superseded, when another node takes the build now."""
@@ -253,21 +243,21 @@ class Dispatcher:
             if entry.report is not None and self.pool.standing(entry).state == "lost"
         }
         for node in lost:
-            for key in tuple(self._on_node[node]):
-                build = self.board.get(key)
+            for key in self.ledger.on_node(node):
+                build = self.ledger.get(key)
                 if self.choice(build).node is not None:
                     event = retry.after_loss(build.attempt, self._settings.attempts)
-                    self._put(advance(build, event, time.time(), "its node was lost"))
+                    self.ledger.put(advance(build, event, time.time(), "its node was lost"))
 
     def cancelled(self, build: Build, cause: str) -> Build:
         """Our record of a build that is ended here; the node is told by the next report, if not
         before.
         """
-        return self._put(advance(build, Event.CANCEL, time.time(), cause))
+        return self.ledger.put(advance(build, Event.CANCEL, time.time(), cause))
 
     def forget(self, build_id: str) -> None:
-        """Drop what is remembered of a build."""
-        self.forwards.pop(build_id, None)
+        """Drop a build that has stopped, and all that is remembered of it."""
+        self.ledger.forget(build_id)
         self._reasoned.pop(build_id, None)
         for refused in self._refused.values():
             refused.discard(build_id)
@@ -287,19 +277,6 @@ class Dispatcher:
                 await client.acknowledge(self._caller, Acknowledgement(done))
         except PoolError as error:
             log.info("%s was not told: %s", node, error.detail)
-
-    def _put(self, build: Build) -> Build:
-        """Record a build, and keep the indexes that derive from records."""
-        if build.id in self.board and (before := self.board.get(build.id).node):
-            self._on_node[before.id].discard(build.id)
-        if build.node is not None and build.stage not in (Stage.QUEUED, Stage.STOPPED):
-            self._on_node[build.node.id].add(build.id)
-        if build.stage is Stage.QUEUED:
-            self._queue.add(build.id)
-        else:
-            self._queue.discard(build.id)
-            self._reasoned.pop(build.id, None)
-        return self.board.put(build)
 
     def _do(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

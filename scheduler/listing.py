@@ -23,8 +23,8 @@ class Listing:
         """Every node, the favoured ones first, then what never answered."""
         entries = [self._entry(entry) for entry in self._dispatcher.pool.entries()]
         entries.sort(key=lambda e: (e.priority is None, -(e.priority or 0), e.name, e.url))
-        running = sum(1 for build in self._dispatcher.board if build.state is State.RUNNING)
-        return Roster(self._name, tuple(entries), self._dispatcher.waiting, running)
+        running = sum(1 for build in self._dispatcher.ledger.board if build.state is State.RUNNING)
+        return Roster(self._name, tuple(entries), self._dispatcher.ledger.waiting, running)
 
     def register(self, registration: Registration) -> None:
         """A node makes itself known. Raises Invalid."""
@@ -50,7 +50,7 @@ class Listing:
             priority=self._dispatcher.priority(report),
             slots=report.slots,
             used=report.used,
-            builds=self._dispatcher.on_node(report.id),
+            builds=tuple(sorted(self._dispatcher.ledger.on_node(report.id))),
             labels=report.labels,
             images=report.images,
             last_seen=time.monotonic() - (entry.answered or 0.0),

@@ -4,10 +4,7 @@ import logging
 import secrets
 import time
 
-from msgspec.structs import replace
-
 from protocol import VERSION
-from protocol.board import Board
 from protocol.checks import check_request
 from protocol.client import HttpService
 from protocol.errors import Busy, Conflict, PoolError, Unavailable
@@ -54,7 +51,8 @@ class SchedulerService:
         self._settings = settings
         self._dispatcher = dispatcher
         self._pool = dispatcher.pool
-        self._board: Board = dispatcher.board
+        self._ledger = dispatcher.ledger
+        self._board = dispatcher.ledger.board
         self._acknowledged: set[tuple[str, int]] = set()
         self._caller = Caller(owner="", role=Role.PROGRAM, program=me.id)
         self.leaving = False
@@ -68,8 +66,8 @@ class SchedulerService:
         check_request(request, self._settings.images)
         if forward is not None:
             return await self._from_above(request, forward)
-        if self._dispatcher.waiting >= self._settings.waiting_limit:
-            raise Busy(f"{self._dispatcher.waiting} builds wait already", retry_after=30)
+        if self._ledger.waiting >= self._settings.waiting_limit:
+            raise Busy(f"{self._ledger.waiting} builds wait already", retry_after=30)
         now = time.time()
         key = build_id(now, secrets.token_bytes(10))
         build = new_build(key, request, origin=self._me.id, owner=caller.owner, now=now)
@@ -88,11 +86,11 @@ class SchedulerService:
             )
         before = 0
         if forward.id in self._board:
-            known, last = self._board.get(forward.id), self._dispatcher.forwards.get(forward.id)
+            known, last = self._board.get(forward.id), self._ledger.forwards.get(forward.id)
             if last is None or last.origin != forward.origin or forward.attempt < last.attempt:
                 raise Conflict("this build is here already", field="forward.attempt")
             if forward.attempt == last.attempt:
-                return self._as_asked(known)
+                return self._ledger.as_asked(known)
             before = (await self.cancel(LOCAL, known.id)).attempt
         if self._free() <= 0:
             raise Busy(f"{self._name} takes no build: {self._why_busy()}", retry_after=1)
@@ -104,14 +102,9 @@ class SchedulerService:
             now=time.time(),
             attempt=before,
         )
-        self._dispatcher.forwards[forward.id] = forward
+        self._ledger.forwards[forward.id] = forward
         self._dispatcher.enqueue(build)
-        return self._as_asked(build)
-
-    def _as_asked(self, build: Build) -> Build:
-        """As the scheduler above knows it: all our attempts are one of its own."""
-        forward = self._dispatcher.forwards.get(build.id)
-        return build if forward is None else replace(build, attempt=forward.attempt)
+        return self._ledger.as_asked(build)
 
     async def get(
         self, caller: Caller, build_id: str, *, after: int | None = None, wait: float = 0
@@ -167,7 +160,7 @@ class SchedulerService:
         build = self._board.get(build_id)
         while follow and build.state is State.WAITING:
             build = await self._board.held(build_id, build.revision, 60)
-        outer = self._as_asked(build).attempt
+        outer = self._ledger.as_asked(build).attempt
         if build.node is None or build.state is State.WAITING:
             return no_log(outer)
         offset = position.offset if position.attempt in (0, outer) else 0
@@ -204,7 +197,7 @@ class SchedulerService:
         if after == self._token() and wait > 0:
             await self._pool.changed.wait(self._pool.changed.count, wait)
         builds = tuple(
-            self._as_asked(build)
+            self._ledger.as_asked(build)
             for build in self._board
             if caller.program and build.origin == caller.program
         )
@@ -225,9 +218,8 @@ class SchedulerService:
         before = time.time() - self._settings.keep
         for build in self._board:
             if build.stopped is not None and build.stopped < before:
-                self._acknowledged.discard((build.id, self._as_asked(build).attempt))
+                self._acknowledged.discard((build.id, self._ledger.as_asked(build).attempt))
                 self._dispatcher.forget(build.id)
-                self._board.forget(build.id)
 
     def _token(self) -> str:
         return f"{self._me.boot}.{self._pool.changed.count}.{self._board.changed.count}"
@@ -269,7 +261,7 @@ class SchedulerService:
             for node in self._dispatcher.candidates()
             if node.state == "ready" and not node.error and not node.full
         )
-        return 0 if self.leaving else free - self._dispatcher.waiting
+        return 0 if self.leaving else free - self._ledger.waiting
 
     def _why_busy(self) -> str:
         if self.leaving:

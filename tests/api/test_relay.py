@@ -29,6 +29,7 @@ from tests.programs import a_node, a_scheduler, ended, ready, request
 
 SIZE = 9_000_001
 PATH = "/api/v1/builds/0a/artifacts/image.iso"
+LOG = "/api/v1/builds/0a/log"
 HALF = 4 << 20
 
 relaying = pytest.mark.gen_test(timeout=60)
@@ -112,16 +113,19 @@ Script = Callable[[Sender], Awaitable[None]]
 
 
 @asynccontextmanager
-async def relay_of(script: Script, size: int) -> AsyncIterator[str]:
-    """The API over the HTTP client over a source that plays the script when its artifact is asked
-    for: the relay's URL.
+async def relay_of(
+    script: Script, size: int, path: str = PATH, fields: str = ""
+) -> AsyncIterator[str]:
+    """The API over the HTTP client over a source that answers this path with these fields, then
+    plays the script: the relay's URL.
     """
+    fields = fields or f"Content-Length: {size}"
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
             while line := await reader.readuntil(b"\r\n\r\n"):
-                if line.startswith(f"GET {PATH} ".encode()):
-                    writer.write(f"HTTP/1.1 200 OK\r\nContent-Length: {size}\r\n\r\n".encode())
+                if line.startswith(f"GET {path}".encode()):
+                    writer.write(f"HTTP/1.1 200 OK\r\n{fields}\r\n\r\n".encode())
                     await script(Sender(reader, writer))
                 else:
                     artifacts = {"artifacts": (Artifact("image.iso", size, "0" * 64),)}
@@ -248,9 +252,13 @@ async def test_a_slow_reader_slows_the_source():
         assert hashlib.sha256(received).digest() == hashlib.sha256(body).digest()
 
 
-@pytest.mark.parametrize("sent", [HALF, 64 << 20], ids=["source stalls", "source waits for us"])
+@pytest.mark.parametrize(
+    ("sent", "read"),
+    [(HALF, HALF), (64 << 20, 1 << 20)],
+    ids=["source stalls", "source waits for us"],
+)
 @relaying
-async def test_the_source_is_left_when_the_client_is_gone(sent):
+async def test_the_source_is_left_when_the_client_is_gone(sent, read):
     """Whether it has something to send or not."""
     senders: list[Sender] = []
 
@@ -263,7 +271,7 @@ async def test_the_source_is_left_when_the_client_is_gone(sent):
     async with relay_of(script, 65 << 20) as url:
         async with browser(url) as client:
             await client.ask(PATH)
-            await client.reader.readexactly(1 << 20)
+            await client.reader.readexactly(read)
             client.writer.transport.abort()
         await eventually(lambda: bool(senders) and senders[0].closed)
         await pumped()
@@ -294,6 +302,21 @@ async def test_the_client_is_cut_off_when_the_source_is_gone(half, politely):
         assert len(received) <= half
         assert body.startswith(received)
         await pumped()
+
+
+@relaying
+async def test_a_log_that_breaks_off_never_looks_whole():
+    """It has no length: its end is a chunk of its own, which the client does not get."""
+
+    async def script(sender: Sender) -> None:
+        sender.writer.write(b"5\r\nbegun\r\n")
+        sender.writer.close()
+
+    head = "Transfer-Encoding: chunked\r\nLog-Attempt: 1\r\nLog-Offset: 0"
+    async with relay_of(script, 0, LOG, head) as url, browser(url) as client:
+        answer = await client.ask(LOG)
+        assert answer.headers["Transfer-Encoding"] == "chunked"
+        assert await client.reader.read() == b"5\r\nbegun\r\n"
 
 
 @relaying

@@ -369,7 +369,8 @@ class TestWhatIsLeftBehind:
         itself.
         """
         end = play("b() { b & b & wait; }; b 2>/dev/null & sleep 1", "ps | wc -l", processes=100)
-        assert end.codes == [0, 0]
+        assert end.codes[0] in (0, 2), "2: its own shell could not start `sleep`"
+        assert end.codes[1] == 0
         assert int(end.outputs[1]) <= 8
 
     def test_what_may_not_be_killed(self, play: Play) -> None:
@@ -391,10 +392,12 @@ class TestWhatIsLeftBehind:
             "for signal in HUP INT QUIT TERM USR1 USR2 ALRM; do trap '' $signal;"
             " kill -$signal -1; kill -$signal 0; done; echo alive; exit 4",
             "kill -STOP -1; echo stopped",
+            "echo before; kill -9 0",
             "echo next",
         )
-        assert end.codes == [0, 4, 0, 0]
-        assert end.outputs == (b"", b"alive\n", b"stopped\n", b"next\n")
+        assert end.codes == [0, 4, 0, 137, 0]
+        assert end.outputs[:3] == (b"", b"alive\n", b"stopped\n")
+        assert end.outputs[3:] == (b"before\nKilled\n", b"next\n")
 
     def test_killing_everything(self, play: Play) -> None:
         """`kill -9 -1` takes the copier too: it is said, and the next command is not affected."""
@@ -494,10 +497,11 @@ class TestFullDisk:
 
     def test_by_a_command(self, engine: DockerEngine, image: str, small: Path) -> None:
         """It fails by itself; every step is recorded."""
-        fill = (
-            f"echo begun; dd if=/dev/zero of={OUT}/a bs=4k; dd if=/dev/zero of={OUT}/b bs=1; exit 3"
+        written = f"echo begun; until [ -s {OUT}/log ]; do :; done"
+        fill = f"{written}; dd if=/dev/zero of={OUT}/a bs=4k; dd if=/dev/zero of={OUT}/b bs=1"
+        end = run(
+            engine, small / "run", plan(script(f"{fill}; exit 3"), script("echo next")), image
         )
-        end = run(engine, small / "run", plan(script(fill), script("echo next")), image)
         assert end.codes == [3, 0]
         assert b"No space left on device" in end.outputs[0]
         assert end.verdict is not None
