@@ -260,10 +260,9 @@ class _Turns:
         """A turn for everybody who is ready."""
         for _ in range(len(self.ready)):
             transfer = self.ready.popleft()
-            if transfer not in self.alive:
-                continue
             try:
-                self._turn(transfer)
+                if transfer in self.alive:
+                    self._turn(transfer)
             except Unavailable as error:
                 self.end(transfer, error)
             except OSError as error:
@@ -271,13 +270,12 @@ class _Turns:
 
     def end(self, transfer: _Transfer, error: Unavailable | None) -> None:
         """It leaves; nothing happens where it has left before."""
-        if transfer not in self.alive:
-            return
-        self.alive.remove(transfer)
-        if (descriptor := self._awaited.pop(transfer, None)) is not None:
-            del self._waiting[descriptor]
-            self._epoll.unregister(descriptor)
-        transfer.end(error)
+        if transfer in self.alive:
+            self.alive.remove(transfer)
+            if (descriptor := self._awaited.pop(transfer, None)) is not None:
+                del self._waiting[descriptor]
+                self._epoll.unregister(descriptor)
+            transfer.end(error)
 
     def _turn(self, transfer: _Transfer) -> None:
         for _ in range(_TURN):
@@ -286,9 +284,9 @@ class _Turns:
                 return
             if wish := transfer.step():
                 descriptor, mask = wish
+                self._epoll.register(descriptor, mask)
                 self._waiting[descriptor] = transfer
                 self._awaited[transfer] = descriptor
-                self._epoll.register(descriptor, mask)
                 return
         self.ready.append(transfer)
 

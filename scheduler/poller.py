@@ -163,8 +163,8 @@ class Pool:
 
     async def close(self) -> None:
         """Stop polling."""
-        for target in self._targets.values():
-            self._close(target)
+        while self._targets:
+            self._close(self._targets.popitem()[1])
         await asyncio.gather(*self._closing)
 
     def _close(self, target: Target) -> None:

@@ -29,7 +29,7 @@ def _reason(facts: Facts) -> str:
     if facts.slots == 0:
         return "it has no slots"
     if facts.used >= facts.slots:
-        return f"all {facts.slots} slots are used"
+        return "its slot is used" if facts.slots == 1 else f"all {facts.slots} slots are used"
     if facts.waiting:
         return f"{facts.waiting} builds of its own wait"
     if facts.disk_free < facts.disk_reserve:

@@ -19,6 +19,7 @@ READY = Facts(slots=2, used=1, disk_free=10, disk_reserve=5)
     [
         ({}, ""),
         ({"used": 2}, "all 2 slots are used"),
+        ({"slots": 1}, "its slot is used"),
         ({"slots": 0}, "no slots"),
         ({"waiting": 3}, "3 builds of its own wait"),
         ({"leaving": True}, "shutting down"),

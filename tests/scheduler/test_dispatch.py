@@ -46,7 +46,7 @@ async def test_the_highest_priority_first_then_the_next_then_waiting(tmp_path, b
             assert running.node.id == node.id
         waiting = await until(service, builds[2].id, lambda b: bool(b.reason))
         assert waiting.state is State.WAITING
-        assert waiting.reason.count("slots are used") == 2
+        assert waiting.reason.count("used") == 2
         await service.cancel(LOCAL, builds[1].id)
         started = await until(service, builds[2].id, lambda b: b.state is State.RUNNING)
         assert started.node.id == nodes[1 - better].id
@@ -66,7 +66,7 @@ async def test_a_node_that_turned_busy_refuses_and_the_build_goes_to_the_next(tm
         build = await ended(scheduler.service, accepted.id)
         assert (build.result, build.node.id, build.attempt) == (Result.SUCCEEDED, other.id, 1)
         declined = [step for step in build.history if step.event == "decline"]
-        assert "slots are used" in declined[0].cause
+        assert "slot is used" in declined[0].cause
 
 
 async def test_a_node_that_cannot_be_reached_is_passed_over(tmp_path) -> None:

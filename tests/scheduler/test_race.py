@@ -90,9 +90,14 @@ async def test_where_all_fail_the_first_error_is_raised() -> None:
 async def test_being_cancelled_cancels_all() -> None:
     """A poll that is given up leaves no request behind."""
     ended: list[str] = []
-    racing = asyncio.create_task(first_answer([is_silent(ended, "a"), is_silent(ended, "b")], 0.0))
-    while len([task for task in asyncio.all_tasks() if task is not racing]) < 3:
-        await asyncio.sleep(0)
+    asked = asyncio.Event()
+
+    async def last() -> str:
+        asked.set()
+        return await is_silent(ended, "b")()
+
+    racing = asyncio.create_task(first_answer([is_silent(ended, "a"), last], 0.0))
+    await asked.wait()
     racing.cancel()
     with pytest.raises(asyncio.CancelledError):
         await racing
