@@ -11,8 +11,8 @@ from pathlib import Path
 from tornado import web
 
 from node.artifacts import ArtifactStore
-from node.builder import LABEL, Place
 from node.config import NodeSettings
+from node.container import LABEL, Place
 from node.engines import ENGINES
 from node.engines.base import Engine, EngineError
 from node.proof import prove_folder

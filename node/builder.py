@@ -9,51 +9,28 @@ ended.
 import asyncio
 import logging
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from msgspec import Struct
 from msgspec.structs import replace
 
-from node.artifacts import ArtifactStore
-from node.config import NodeSettings
-from node.core.outcome import FIND_IMAGE, Ending, outcome
-from node.engines.base import (
-    ContainerSpec,
-    Engine,
-    EngineError,
-    Exit,
-    ImageUnknown,
-    Limits,
-)
+from node.container import Place, container_spec, statuses
+from node.core.outcome import Ending, outcome
+from node.engines.base import EngineError, Exit, ImageUnknown
 from node.fetch import FetchFailed, fetch
 from node.logs import ServedLog
-from node.workfolder import Plan, PlannedCommand, Step, WorkFolder
+from node.workfolder import Plan, PlannedCommand, WorkFolder
 from protocol.lifecycle import Event, advance, may
-from protocol.model import Artifact, Build, Command, CommandStatus, IsoOutput, Needs, NodeReference
+from protocol.model import Artifact, Build, Command, CommandStatus, IsoOutput
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-LABEL = "imagepool"
-"""Prefix of the labels by which a node knows its containers."""
 _TAIL = 0.025  # seconds between looks at the work folder
 _KILLED = 30.0  # seconds that a killed container may take to end
 _PROGRESS = 1.0  # seconds between notes of progress where nothing else changes
-
-
-class Place(Struct, frozen=True):
-    """What a builder works with."""
-
-    node: NodeReference
-    settings: NodeSettings
-    engine: Engine
-    artifacts: ArtifactStore
-    work: Path
-    clock: Callable[[], float]
-    publish: Callable[[Build], None]  # every change of the build
 
 
 class Stopped(Exception):
@@ -211,7 +188,7 @@ class Builder:
                 now - noted >= _PROGRESS and self._log.size != self.build.log_size
             ):
                 seen, noted = steps, now
-                self._loop.call_soon_threadsafe(self._note, _statuses(self.build, steps, base))
+                self._loop.call_soon_threadsafe(self._note, statuses(self.build, steps, base))
             if last:
                 return
 
@@ -226,7 +203,7 @@ class Builder:
     async def _collected(self, end: Exit, base: int) -> tuple[Event, str]:
         folder = self._folder
         assert folder is not None
-        self._note(_statuses(self.build, folder.steps(), base))
+        self._note(statuses(self.build, folder.steps(), base))
         verdict = folder.verdict()
         problem = ""
         if verdict is not None and verdict.has_result:
@@ -270,59 +247,6 @@ class Builder:
     def _publish(self, build: Build) -> None:
         self.build = build
         self._place.publish(build)
-
-
-def container_spec(place: Place, build: Build, folder: WorkFolder, image: str) -> ContainerSpec:
-    """What the engine is asked to start for an attempt."""
-    return ContainerSpec(
-        name=f"imagepool-{place.node.id[:8]}-{build.id}-{build.attempt}",
-        image=image,
-        entrypoint=folder.entrypoint,
-        environment={"IMAGEPOOL_BUILD": build.id, "IMAGEPOOL_NODE": place.node.name},
-        labels=labels(place.node.id, build.id, build.attempt),
-        mounts=folder.mounts,
-        limits=limits(build.request.guidance.needs, place.settings),
-        capabilities=place.settings.capabilities,
-    )
-
-
-def labels(node: str, build: str, attempt: int) -> dict[str, str]:
-    """The labels of an attempt's container."""
-    return {f"{LABEL}.node": node, f"{LABEL}.build": build, f"{LABEL}.attempt": str(attempt)}
-
-
-def limits(needs: Needs, settings: NodeSettings) -> Limits:
-    """What the build asks for, within what the node allows."""
-    return Limits(
-        memory=min(needs.memory or settings.memory, settings.memory),
-        cpus=min(needs.cpus or settings.cpus, settings.cpus or needs.cpus or 0),
-        processes=min(needs.processes or settings.processes, settings.processes),
-        network=needs.network,
-    )
-
-
-def _statuses(build: Build, steps: tuple[Step, ...], base: int) -> tuple[CommandStatus, ...]:
-    """The commands as the work folder shows them; `base`: where in the served log the
-    container's begins.
-    """
-    names = [command.name for command in build.request.recipe.commands]
-    statuses = [CommandStatus(name) for name in names]
-    for step in steps:
-        added = step.index >= len(names)
-        if added and step.start is None:
-            continue
-        status = CommandStatus(
-            FIND_IMAGE if added else names[step.index],
-            start=None if step.start is None else base + step.start,
-            end=None if step.end is None else base + step.end,
-            exit_code=step.exit_code,
-            added=added,
-        )
-        if added:
-            statuses.append(status)
-        else:
-            statuses[step.index] = status
-    return tuple(statuses)
 
 
 def _heeded(task: "asyncio.Future[Any]") -> None:

@@ -8,8 +8,8 @@ folder.
 import shutil
 from pathlib import Path
 
-from node.builder import LABEL, limits
 from node.config import NodeSettings
+from node.container import LABEL, limits
 from node.engines.base import ContainerSpec, Engine, EngineError
 from node.workfolder import Plan, WorkFolder
 from protocol.model import Needs

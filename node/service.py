@@ -12,7 +12,8 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from node.builder import Builder, Place
+from node.builder import Builder
+from node.container import Place
 from node.core.retention import expired
 from node.logs import ServedLog
 from node.state import NodeState

@@ -14,7 +14,7 @@ from typing import Any
 
 from protocol.client import HttpService
 from protocol.messages import Explanation, Roster, RosterEntry
-from protocol.model import Build
+from protocol.model import Build, State
 from protocol.service import LOCAL
 from tests.programs import request, until
 from tests.system.lan import Host
@@ -112,6 +112,10 @@ class Scheduler(Program):
         except TimeoutError:
             build = self.host.run(self.client.get(LOCAL, build_id))
             raise AssertionError(f"after {seconds:g} s the build is {build}") from None
+
+    def state_of(self, build_id: str) -> State:
+        """Its state now."""
+        return self.host.run(self.client.get(LOCAL, build_id)).state
 
     def cancel(self, build_id: str) -> None:
         """End a build."""

@@ -3,7 +3,7 @@
 import docker
 import pytest
 
-from node.builder import LABEL
+from node.container import LABEL
 from protocol.model import Result, State
 from protocol.service import LOCAL
 from tests.programs import a_node, ended, request, until

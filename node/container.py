@@ -1,0 +1,83 @@
+"""What the engine is asked to start for an attempt, and how what it shows reads as a build's
+commands.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from msgspec import Struct
+
+from node.artifacts import ArtifactStore
+from node.config import NodeSettings
+from node.core.outcome import FIND_IMAGE
+from node.engines.base import ContainerSpec, Engine, Limits
+from node.workfolder import Step, WorkFolder
+from protocol.model import Build, CommandStatus, Needs, NodeReference
+
+LABEL = "imagepool"
+"""Prefix of the labels by which a node knows its containers."""
+
+
+class Place(Struct, frozen=True):
+    """What a builder works with."""
+
+    node: NodeReference
+    settings: NodeSettings
+    engine: Engine
+    artifacts: ArtifactStore
+    work: Path
+    clock: Callable[[], float]
+    publish: Callable[[Build], None]  # every change of the build
+
+
+def container_spec(place: Place, build: Build, folder: WorkFolder, image: str) -> ContainerSpec:
+    """What the engine is asked to start for an attempt."""
+    return ContainerSpec(
+        name=f"imagepool-{place.node.id[:8]}-{build.id}-{build.attempt}",
+        image=image,
+        entrypoint=folder.entrypoint,
+        environment={"IMAGEPOOL_BUILD": build.id, "IMAGEPOOL_NODE": place.node.name},
+        labels=labels(place.node.id, build.id, build.attempt),
+        mounts=folder.mounts,
+        limits=limits(build.request.guidance.needs, place.settings),
+        capabilities=place.settings.capabilities,
+    )
+
+
+def labels(node: str, build: str, attempt: int) -> dict[str, str]:
+    """The labels of an attempt's container."""
+    return {f"{LABEL}.node": node, f"{LABEL}.build": build, f"{LABEL}.attempt": str(attempt)}
+
+
+def limits(needs: Needs, settings: NodeSettings) -> Limits:
+    """What the build asks for, within what the node allows."""
+    return Limits(
+        memory=min(needs.memory or settings.memory, settings.memory),
+        cpus=min(needs.cpus or settings.cpus, settings.cpus or needs.cpus or 0),
+        processes=min(needs.processes or settings.processes, settings.processes),
+        network=needs.network,
+    )
+
+
+def statuses(build: Build, steps: tuple[Step, ...], base: int) -> tuple[CommandStatus, ...]:
+    """The commands as the work folder shows them; `base`: where in the served log the
+    container's begins.
+    """
+    names = [command.name for command in build.request.recipe.commands]
+    statuses = [CommandStatus(name) for name in names]
+    for step in steps:
+        added = step.index >= len(names)
+        if added and step.start is None:
+            continue
+        status = CommandStatus(
+            FIND_IMAGE if added else names[step.index],
+            start=None if step.start is None else base + step.start,
+            end=None if step.end is None else base + step.end,
+            exit_code=step.exit_code,
+            added=added,
+        )
+        if added:
+            statuses.append(status)
+        else:
+            statuses[step.index] = status
+    return tuple(statuses)
