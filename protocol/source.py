@@ -12,6 +12,8 @@ from importlib.resources.abc import Traversable
 PACKAGES = ("imagepool", "protocol", "node", "scheduler", "config")
 _SUFFIXES = (".py", ".sh", ".html", ".css", ".js", ".svg", ".md", ".typed")
 _EXAMPLES = ("node.toml", "scheduler.toml")
+_RECIPE = "config/base-image"  # everything in there is the recipe
+_SECRET = (".pem", ".key", ".crt", ".token")
 _TIME = (1980, 1, 1, 0, 0, 0)  # the same source gives the same zip
 
 
@@ -38,5 +40,12 @@ def _files(folder: Traversable, path: str) -> Iterator[tuple[str, Traversable]]:
         if entry.is_dir():
             if not entry.name.startswith((".", "__pycache__")):
                 yield from _files(entry, name)
-        elif entry.name.endswith(_SUFFIXES) or (path == "config" and entry.name in _EXAMPLES):
+        elif _is_source(path, entry.name):
             yield name, entry
+
+
+def _is_source(folder: str, name: str) -> bool:
+    if name.startswith(".") or name.endswith(_SECRET):
+        return False
+    example = folder == "config" and name in _EXAMPLES
+    return name.endswith(_SUFFIXES) or example or folder.startswith(_RECIPE)
