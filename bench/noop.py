@@ -18,8 +18,8 @@ from docker.errors import DockerException
 
 from bench.measure import Column, Outcome, Sample, interleaved, typical
 from bench.processes import Running, cpu_seconds, free_slot, program
-from node.container import limits
 from node.config import NodeSettings
+from node.container import limits
 from node.engines.base import ContainerSpec
 from node.engines.docker import container_config
 from protocol.client import HttpService

@@ -120,8 +120,10 @@ async def relay_of(
     plays the script: the relay's URL.
     """
     fields = fields or f"Content-Length: {size}"
+    answering = set()
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        answering.add(asyncio.current_task())
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
             while line := await reader.readuntil(b"\r\n\r\n"):
                 if line.startswith(f"GET {path}".encode()):
@@ -146,6 +148,7 @@ async def relay_of(
         await server.close_all_connections()
         await client.close()
         source.close()
+        await asyncio.wait_for(asyncio.gather(*answering), 5)
 
 
 def _url(listening: Any) -> str:

@@ -24,7 +24,9 @@ def test_the_zip_is_the_source_and_always_the_same() -> None:
 
 
 def test_keys_and_local_settings_stay_at_home(tmp_path) -> None:
-    """Whatever lies in a package's folder: keys, tokens, settings of this machine, compiled files."""
+    """Whatever lies in a package's folder: keys, tokens, settings of this machine, compiled
+    files.
+    """
     package = tmp_path / "config"
     for path in (
         "node.toml",
