@@ -42,8 +42,10 @@ T = TypeVar("T")
 
 ANSWER = 10.0
 """Seconds that an answer may take beyond what it may be held, where nothing else is said."""
-CONNECT = 3.0
-"""Seconds that a connection may take."""
+CONNECT = 2.0
+"""Seconds that a connection may take; less than a scheduler's patience, so that it is known
+which it was.
+"""
 ANSWER_LIMIT = 64 << 20
 """Bytes that an answer that is read whole may have."""
 _PIECE = 1 << 20
@@ -237,6 +239,8 @@ class HttpService:
         return self._session
 
     def _unavailable(self, error: BaseException) -> Unavailable:
+        if isinstance(error, aiohttp.ConnectionTimeoutError):
+            return Unreachable(f"{self.url} cannot be reached: no connection in {CONNECT:g} s")
         if isinstance(error, aiohttp.ClientConnectorError):
             return Unreachable(f"{self.url} cannot be reached: {error.os_error.strerror or error}")
         text = str(error) or "no answer in time"

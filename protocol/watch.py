@@ -8,8 +8,12 @@ class Watch:
     loop.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *sources: "Watch") -> None:
+        """`sources`: watches whose changes are changes of this one too."""
         self.count = 0
+        self._followers: list[Watch] = []
+        for source in sources:
+            source._followers.append(self)
         self._waiters: set[asyncio.Future[None]] = set()
 
     @property
@@ -24,6 +28,8 @@ class Watch:
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(None)
+        for follower in self._followers:
+            follower.touch()
 
     async def wait(self, seen: int, seconds: float | None) -> bool:
         """Wait while the counter is still `seen`; False where the time was over first."""

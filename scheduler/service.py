@@ -33,6 +33,7 @@ from protocol.model import (
 )
 from protocol.service import LOCAL, ByteRange, Caller, OpenArtifact, OpenLog, Role
 from protocol.streams import no_log
+from protocol.watch import Watch
 from scheduler.config import SchedulerSettings
 from scheduler.core.placement import in_words
 from scheduler.dispatch import Dispatcher
@@ -54,6 +55,7 @@ class SchedulerService:
         self._ledger = dispatcher.ledger
         self._board = dispatcher.ledger.board
         self._acknowledged: set[tuple[str, int]] = set()
+        self._changed = Watch(self._pool.changed, self._board.changed)
         self._caller = Caller(owner="", role=Role.PROGRAM, program=me.id)
         self.leaving = False
 
@@ -195,7 +197,7 @@ class SchedulerService:
         summed.
         """
         if after == self._token() and wait > 0:
-            await self._pool.changed.wait(self._pool.changed.count, wait)
+            await self._changed.wait(self._changed.count, wait)
         builds = tuple(
             self._ledger.as_asked(build)
             for build in self._board
@@ -222,7 +224,7 @@ class SchedulerService:
                 self._dispatcher.forget(build.id)
 
     def _token(self) -> str:
-        return f"{self._me.boot}.{self._pool.changed.count}.{self._board.changed.count}"
+        return f"{self._me.boot}.{self._changed.count}"
 
     def _report(self, builds: tuple[Build, ...]) -> Report:
         nodes = [node for node in self._dispatcher.candidates() if node.state in ("ready", "busy")]

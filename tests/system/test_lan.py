@@ -227,7 +227,6 @@ def test_pulled_cable_shows_and_heals(
     assert ready - plugged < SOON
 
 
-@pytest.mark.xfail(reason="protocol/client.py: a connection that times out is not Unreachable yet")
 def test_build_for_a_node_just_unplugged_goes_elsewhere(
     lan: Lan, pool: PoolOnLan, figures: Figures
 ) -> None:
