@@ -477,6 +477,13 @@ class TestWhatIsDoneToTheWorkFolder:
         end = play("ln -sf /etc/passwd /tmp/command", "grep -c root /etc/passwd")
         assert end.outputs[1] == b"1\n"
 
+    @pytest.mark.parametrize("there", [File(link="/etc/passwd"), File()])
+    def test_an_image_with_a_tmp_command(self, play: Play, there: File) -> None:
+        """Whatever it is, the command takes its place and nothing is written through it."""
+        image = make_image(shell_tree(**{"tmp/command": there}))
+        end = play("grep -c root /etc/passwd", image=image)
+        assert end.outputs[0] == b"1\n"
+
     def test_no_place_for_a_command(self, play: Play) -> None:
         """/tmp cannot be made: the command is not executed, and the output says why."""
         end = play("rm -rf /tmp; ln -s /nowhere /tmp", "echo hi")
