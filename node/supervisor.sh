@@ -131,7 +131,7 @@ copy_result() {
   [ -f "$path" ] || complain "$iso_path names $path, which is no regular file" || return
   remove_unless_file "$out/result"
   if ! $busybox cat "$path" >"$out/result"; then
-    $busybox rm -f "$out/result" "$out/reserve"
+    $busybox rm -f "$out/result"
     complain "$path could not be copied; is the disk full?" || return
   fi
   name=${path##*/}
@@ -246,18 +246,20 @@ start_copier() {
   copier=$!
 }
 
-# Kills what a command left behind. Stopped first, it cannot run away by forking.
+# Kills what a command left behind. All is stopped before we look: a fork bomb would outrun us, and
+# leave us no processor to look with.
 end_others() {
   rounds=0
-  while find_others; do
+  while
+    kill -STOP -1
+    find_others
+  do
     [ $rounds -lt 100 ] || return
     rounds=$((rounds + 1))
-    kill -STOP -1
-    find_others && kill -KILL $others
-    kill -CONT -1
+    kill -KILL $others
     $busybox sleep 0.02
   done 2>/dev/null
-  kill -CONT -1 2>/dev/null # a command may have stopped the copier
+  kill -CONT -1 2>/dev/null # the copier, which a command may have stopped too
   return 0
 }
 

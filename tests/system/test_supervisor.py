@@ -368,7 +368,7 @@ class TestWhatIsLeftBehind:
         """Within the limit on processes it goes off; then the next command has the place to
         itself.
         """
-        end = play("b() { b & b & wait; }; b 2>/dev/null & sleep 1", "ps | wc -l", processes=100)
+        end = play("b() { b & b & wait; }; b 2>/dev/null & sleep 1", "ps | wc -l", processes=200)
         assert end.codes[0] in (0, 2), "2: its own shell could not start `sleep`"
         assert end.codes[1] == 0
         assert int(end.outputs[1]) <= 8
@@ -460,12 +460,16 @@ class TestWhatIsDoneToTheWorkFolder:
         """A line says that output may be missing, and offsets never move back; what follows is
         complete.
         """
-        end = play("echo before", harm, command("#!/toiso/.imagepool/in/busybox echo\n", "after"))
-        assert end.codes[0] == 0
-        assert end.codes[2] == 0
-        assert end.outputs[1] == CUT
-        assert end.outputs[2] == b"/tmp/command after\n"
+        last = command("#!/toiso/.imagepool/in/busybox echo\n", "after")
+        end = play("echo before", harm, last)
+        assert (end.codes[0], end.codes[2]) == (0, 0)
+        assert end.outputs[1:] == (CUT, b"/tmp/command after\n")
         assert end.verdict is not None
+
+    def test_harm_done_first(self, play: Play) -> None:
+        """Before anything was in the log that could be missing."""
+        end = play(f"rm {OUT}/log; echo unseen", "echo next")
+        assert end.outputs == (CUT, b"next\n")
 
     def test_a_result_put_there_by_a_command(self, play: Play) -> None:
         """It is replaced by what the image names."""
@@ -523,7 +527,11 @@ class TestFullDisk:
     def test_by_the_result(self, engine: DockerEngine, small: Path) -> None:
         """Half a result is none."""
         image = make_image(shell_tree(**{"toiso/image.iso": File(bytes(8 << 20))}))
-        end = run(engine, small / "run", plan(find_iso=True), image)
+        folder = WorkFolder.create(small / "run", plan(find_iso=True), BUSYBOX)
+        with started(engine, folder, image) as container:
+            last = engine.wait(container)
+        assert not (folder.root / "out" / "result").exists()
+        end = outcome(folder, last)
         assert end.codes == [1]
         assert b"could not be copied; is the disk full?" in end.outputs[0]
         assert end.verdict is not None
