@@ -142,7 +142,7 @@ class Builder:
     async def _start(self, plan: Plan) -> None:
         place, build = self._place, self.build
         root = place.work / f"{build.id}.{build.attempt}"
-        busybox = Path(place.settings.busybox)
+        busybox = Path(place.settings.busybox) if place.engine.runs_programs else None
         self._folder = await asyncio.to_thread(WorkFolder.create, root, plan, busybox)
         spec = container_spec(place, build, self._folder, self._image())
         self._container = await asyncio.to_thread(place.engine.start, spec)

@@ -27,7 +27,8 @@ def prove_folder(engine: Engine, settings: NodeSettings, work: Path, word: str, 
         return ""
     root = work / f"proof-{word}"
     plan = Plan(commands=(), keep_going=True, log_limit=1 << 16, find_iso=False)
-    folder = WorkFolder.create(root, plan, Path(settings.busybox))
+    busybox = Path(settings.busybox) if engine.runs_programs else None
+    folder = WorkFolder.create(root, plan, busybox)
     spec = ContainerSpec(
         name=f"imagepool-proof-{word}",
         image=image,

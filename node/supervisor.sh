@@ -249,14 +249,19 @@ start_copier() {
 # Kills what a command left behind. All is stopped before we look: a fork bomb would outrun us, and
 # leave us no processor to look with.
 end_others() {
-  rounds=0
+  rounds=0 # without one fewer
+  fewest=''
   while
     kill -STOP -1
     find_others
   do
+    set -- $others
+    if [ $# -lt "${fewest:-$(($# + 1))}" ]; then
+      fewest=$# rounds=0
+    fi
     [ $rounds -lt 100 ] || return
     rounds=$((rounds + 1))
-    kill -KILL $others
+    kill -KILL "$@"
     $busybox sleep 0.02
   done 2>/dev/null
   kill -CONT -1 2>/dev/null # the copier, which a command may have stopped too

@@ -43,9 +43,7 @@ T = TypeVar("T")
 ANSWER = 10.0
 """Seconds that an answer may take beyond what it may be held, where nothing else is said."""
 CONNECT = 2.0
-"""Seconds that a connection may take; less than a scheduler's patience, so that it is known
-which it was.
-"""
+"""Seconds that a connection may take; less than a scheduler's patience, to know which it was."""
 ANSWER_LIMIT = 64 << 20
 """Bytes that an answer that is read whole may have."""
 _PIECE = 1 << 20

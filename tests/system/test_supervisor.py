@@ -49,7 +49,7 @@ def engine() -> Iterator[DockerEngine]:
 @pytest.fixture(scope="module")
 def image(engine: DockerEngine) -> str:
     """A shell, a few programs, a result; ENV and WORKDIR of its own."""
-    return make_image(shell_tree(), "ENV PATH=/bin COLOUR=green", "WORKDIR /work/here")
+    return make_image(shell_tree(), "ENV PATH=/bin COLOUR=green", "WORKDIR /srv/here")
 
 
 Play = Callable[..., Outcome]
@@ -169,7 +169,7 @@ class TestWhatACommandIsGiven:
     def test_the_images_folder(self, play: Play) -> None:
         """Each begins in the WORKDIR, even where the one before removed it; umask is 022."""
         end = play("pwd; cd /; rm -rf /work; umask 077", "pwd; umask")
-        assert end.outputs == (b"/work/here\n", b"/work/here\n0022\n")
+        assert end.outputs == (b"/srv/here\n", b"/srv/here\n0022\n")
 
     def test_descriptors_and_signals(self, play: Play) -> None:
         """Nothing but 0, 1 and 2, with nothing to be read; no signal is ignored or blocked."""
