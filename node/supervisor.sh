@@ -223,6 +223,7 @@ supervise() { # FUNCTION ARGUMENT...
 
 # Processes
 
+# Its 3 is the log, as this shell has it open: what a command does to the path comes too late.
 # The outer process holds the pipe's reading end, so that an inner one that was killed is replaced.
 start_copier() {
   (
@@ -232,17 +233,17 @@ start_copier() {
       (
         ulimit -f $((log_limit / 512))
         exec $busybox cat
-      ) >>"$out/log"
+      ) >&3
       code=$?
     done
     [ $code != 0 ] || exit 0
     if [ "$($busybox stat -c %s "$out/log")" -ge $((log_limit / 512 * 512)) ]; then
-      echo "$newline[imagepool: the log has reached its limit of $log_limit bytes]" >>"$out/log"
+      echo "$newline[imagepool: the log has reached its limit of $log_limit bytes]" >&3
       exec $busybox cat >/dev/null
     fi
     $busybox cat >/dev/null
     exit $cannot_write # told when what may have filled the disk has ended
-  ) <"$in/pipe" >/dev/null 2>&1 &
+  ) 3>&1 <"$in/pipe" >/dev/null 2>&1 &
   copier=$!
 }
 
