@@ -205,7 +205,13 @@ supervise() { # FUNCTION ARGUMENT...
   is_file "$out/log" || damaged=yes
   remove_unless_file "$out/log"
   log_to_file # the last writing end of the pipe is closed with this
-  [ -z "$left" ] || kill -KILL -1 # what cannot be ended may hold the pipe: the copier would wait
+  if [ -n "$left" ]; then
+    # What cannot be ended may hold the pipe, and the copier would wait for ever: it gets a second to
+    # copy what there is.
+    kill -CONT -1
+    $busybox sleep 1
+    kill -KILL -1
+  fi 2>/dev/null
   wait "$copier"
   case $? in
     0) ;;
