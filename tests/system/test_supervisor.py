@@ -168,17 +168,20 @@ class TestWhatACommandIsGiven:
 
     def test_the_images_folder(self, play: Play) -> None:
         """Each begins in the WORKDIR, even where the one before removed it; umask is 022."""
-        end = play("pwd; cd /; rm -rf /work; umask 077", "pwd; umask")
+        end = play("pwd; cd /; rm -rf /srv; umask 077", "pwd; umask")
         assert end.outputs == (b"/srv/here\n", b"/srv/here\n0022\n")
 
     def test_descriptors_and_signals(self, play: Play) -> None:
-        """Nothing but 0, 1 and 2, with nothing to be read; no signal is ignored or blocked."""
+        """Nothing but 0, 1 and 2, with nothing to be read; no signal is ignored or blocked. (Those
+        from 32 on are the libraries' own, and come as the engine was given them.)
+        """
         end = play("read line; echo $?; ls /proc/$$/fd; grep -E '^Sig(Blk|Ign)' /proc/self/status")
-        none = "0" * 16
         lines = end.outputs[0].decode().split("\n")
         assert lines[0] == "1"
         assert set(lines[1:-3]) <= {"0", "1", "2", "10"}, "10 is the script that the shell reads"
-        assert lines[-3:] == [f"SigBlk:\t{none}", f"SigIgn:\t{none}", ""]
+        names, masks = zip(*(line.split() for line in lines[-3:-1]), strict=True)
+        assert names == ("SigBlk:", "SigIgn:")
+        assert [int(mask, 16) & 0x7FFFFFFF for mask in masks] == [0, 0]
 
     def test_root_whatever_the_image_says(self, play: Play) -> None:
         """ENTRYPOINT, CMD, USER and HEALTHCHECK are ignored, ENV and WORKDIR kept."""
