@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo test check bench clean lock base-image
+.PHONY: help setup demo test chaos check bench clean lock base-image
 
 PARTS := venv engine base-image
 
@@ -22,6 +22,11 @@ test: PARTS += test-parts
 test: setup ## run all tests: engine, network namespaces, QEMU, browser
 	@setup/test-parts.sh
 	@setup/as-root.sh .venv/bin/pytest -m "" tests
+
+chaos: PARTS += test-parts
+chaos: setup ## kill, stop, cut and fill on purpose; SEED=n N=200 repeats a random schedule of faults
+	@setup/test-parts.sh
+	@setup/as-root.sh env $(if $(SEED),SEED=$(SEED)) $(if $(N),N=$(N)) .venv/bin/pytest -m chaos tests/chaos
 
 check: ## format, lint, types, architecture; less than a minute
 	@setup/venv.sh

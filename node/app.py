@@ -6,34 +6,44 @@ import logging
 import platform
 import secrets
 import time
+from collections.abc import Coroutine
 from pathlib import Path
+from typing import Any
 
 from tornado import web
 
 from node.artifacts import ArtifactStore
+from node.cleaner import Cleaner
 from node.config import NodeSettings
-from node.container import LABEL, Place
+from node.container import Place
+from node.disk import DiskWatch, Reserve
 from node.engines import ENGINES
 from node.engines.base import Engine, EngineError
+from node.ledger import Ledger
+from node.metrics import health as health_of
 from node.proof import prove_folder
+from node.records import Records
 from node.register import keep_registering
+from node.runner import Runner
 from node.service import NodeService
 from node.state import NodeState
 from protocol import identity, mdns
-from protocol.api import image_creator, native
+from protocol.api import health, image_creator, native
 from protocol.api.mount import application
 from protocol.api.route import Context
 from protocol.beacon import Beacon
 from protocol.errors import Invalid
 from protocol.identity import Identity
-from protocol.model import NodeReference
+from protocol.logs import about, log_step
+from protocol.metrics import Metrics, Program, new_steps
+from protocol.model import Build, NodeReference
 from protocol.program import Listener, Ready
 from protocol.settings import data_folder
 from protocol.source import source
 
 log = logging.getLogger(__name__)
 
-ROUTES = (*image_creator.ROUTES, *native.ROUTES)
+ROUTES = (*image_creator.ROUTES, *native.ROUTES, *health.ROUTES)
 """The API families that a node serves."""
 _LAST_REPORT = 0.2  # seconds in which schedulers fetch the report that says goodbye
 
@@ -50,46 +60,93 @@ class Node:
             )
         self.identity = me
         self.settings = settings
-        self.engine: Engine = ENGINES[settings.engine]()
+        self.metrics = Metrics(Program(me.id, settings.name or platform.node(), "node"))
+        self.engine: Engine = ENGINES[settings.engine](folder)
         self.node = NodeReference(me.id, settings.name or platform.node())
         self.state = NodeState(me, self.node, settings, self.engine, folder, time.time)
+        reserve = Reserve(folder)
+        self.records = Records(folder, reserve.release)
+        self.ledger = Ledger(self.records)
+        place = self._place(folder)
+        self.runner = Runner(place, self.state, self.ledger, folder / "logs")
+        self.service = NodeService(place, self.state, self.ledger, self.runner)
+        self.disk = DiskWatch(place, self.state, self.runner, reserve)
+        self.cleaner = Cleaner(place, self.runner, self.records, self.service)
+        self.health = health_of(
+            self.metrics,
+            self.ledger.board,
+            lambda: self.state.facts(self.runner.used, self.runner.waiting),
+            lambda: len(self.state.images),
+        )
+
+    def _place(self, folder: Path) -> Place:
+        """What builders work with."""
         self._work = folder / "work"
-        place = Place(
+        self._work.mkdir(exist_ok=True, mode=0o700)
+        return Place(
             node=self.node,
-            settings=settings,
+            settings=self.settings,
             engine=self.engine,
             artifacts=ArtifactStore(folder / "artifacts"),
             work=self._work,
             clock=time.time,
-            publish=lambda build: None,
+            publish=self._publish,
+            keep=self.ledger.keep,
+            used_image=self._used_image,
+            away=self.ledger.away,
         )
-        self._work.mkdir(exist_ok=True, mode=0o700)
-        self.service = NodeService(place, self.state, folder / "logs")
+
+    def _publish(self, build: Build) -> None:
+        before = self.ledger.known(build.id)
+        self.ledger.publish(build)
+        self.metrics.changed(before, build)
+        for step in new_steps(before, build):
+            log_step(log, build, step)
+        self.state.changed.touch()
+
+    async def _used_image(self, name: str, pulled: bool) -> None:
+        """Note when an image that this node pulled was used, to know when it is old."""
+        if pulled or name in await self.records.images():
+            await self.records.used_image(name, time.time())
 
     async def start(self) -> None:
-        """Look at the engine, remove what an earlier life left on it, prove that containers see
-        our folder.
+        """Look at the engine, prove that containers see our folder, go on with what an earlier life
+        left in the middle. Where the engine does not answer, the last is done when it does.
         """
         await self.state.look()
-        try:
-            await asyncio.to_thread(self._remove_leftovers)
-            self.state.folder_problem = await asyncio.to_thread(self._proof)
-        except EngineError as error:
-            log.error("%s", error)
+        self.state.resuming = True
+        self._resuming = asyncio.create_task(self._resume())
+        if self.state.engine_answers:
+            await self._resuming
+            try:
+                self.state.folder_problem = await asyncio.to_thread(self._proof)
+            except EngineError as error:
+                log.error("%s", error)
+
+    async def _resume(self) -> None:
+        await self.runner.resume()
+        await self.cleaner.clean()
+        self.state.resuming = False
+        self.state.changed.touch()
+        self.runner.fill_slots()
 
     def _proof(self) -> str:
         word = secrets.token_hex(8)
         return prove_folder(self.engine, self.settings, self._work, word, self.identity.id)
 
-    def _remove_leftovers(self) -> None:
-        for container in self.engine.containers({f"{LABEL}.node": self.identity.id}):
-            log.info("removing the container %s of an earlier life", container.name)
-            self.engine.remove(container.id)
+    def chores(self) -> tuple[Coroutine[Any, Any, None], ...]:
+        """What is to run for as long as the node serves."""
+        return (
+            self.state.keep_looking(),
+            self.disk.keep_looking(),
+            self.cleaner.keep_cleaning(self.settings.clean_every),
+            self.metrics.watch_loop(),
+        )
 
     def web(self) -> web.Application:
         """The HTTP application."""
-        context = Context(self.service, self.settings, {"source": source})
-        return application(context, ROUTES)
+        extras = {"source": source, "health": self.health, "http": self.metrics.answered}
+        return application(Context(self.service, self.settings, extras), ROUTES)
 
     def beacon(self, listener: Listener) -> Beacon:
         """What it advertises."""
@@ -103,29 +160,34 @@ class Node:
             name=self.node.name[:200],
         )
 
-    async def keep_house(self) -> None:
-        """Forget what is old."""
-        while True:
-            await asyncio.sleep(60)
-            self.service.forget_old()
-
     async def leave(self) -> None:
-        """End the builds and tell every scheduler that asks."""
+        """Take nothing new, let what runs end within the limit, and tell every scheduler that
+        asks.
+        """
+        self.state.drain()
+        await self.runner.close("the node was shut down", self.settings.drain_limit)
         self.state.leave()
-        await self.service.close("the node was shut down")
         await asyncio.sleep(_LAST_REPORT)
+
+    async def close(self) -> None:
+        """Write down what is not yet, and let go of the engine."""
+        self._resuming.cancel()
+        await self.ledger.close()
+        self.engine.close()
 
 
 async def run(settings: NodeSettings, ready: Ready, stop: asyncio.Event) -> None:
     """Serve until `stop`. Raises PoolError where it cannot start."""
     folder = data_folder(settings, "node")
-    with identity.open_data(folder):
-        node = Node(settings, folder, identity.load(folder))
+    with identity.open_data(folder), contextlib.ExitStack() as named:
+        me = identity.load(folder)
+        named.enter_context(about(node=me.id))
+        node = Node(settings, folder, me)
         listener = Listener(settings)
         await node.start()
         server = listener.serve(node.web(), settings)
         async with contextlib.AsyncExitStack() as ending:
-            ending.callback(node.engine.close)
+            ending.push_async_callback(node.close)
             ending.push_async_callback(server.close_all_connections)
             ending.callback(server.stop)
             ending.push_async_callback(node.leave)
@@ -133,11 +195,11 @@ async def run(settings: NodeSettings, ready: Ready, stop: asyncio.Event) -> None
                 found = mdns.Mdns(settings, listener.host)
                 ending.push_async_callback(found.close)
                 await found.advertise(node.beacon(listener))
-            chores = [node.state.keep_looking(), node.keep_house()]
-            chores += [
+            registering = (
                 keep_registering(url, listener, settings.register_every)
                 for url in settings.schedulers
-            ]
+            )
+            chores = (*node.chores(), *registering)
             tasks = [asyncio.create_task(chore) for chore in chores]
             ending.callback(lambda: [task.cancel() for task in tasks])
             ready(listener.url)

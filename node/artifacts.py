@@ -1,12 +1,15 @@
 """The files that builds made: names of our own, whole or not at all, each with size and digest."""
 
 import asyncio
+import errno
 import hashlib
 import os
 import shutil
+import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+from node import untrusted
 from protocol.errors import NotFound, Unavailable, Unsatisfiable
 from protocol.model import Artifact
 from protocol.service import ByteRange, OpenArtifact
@@ -23,21 +26,23 @@ class ArtifactStore:
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
 
-    def take(self, build_id: str, place: Callable[[Path], int]) -> Artifact:
-        """Let `place` put a file under the path it is given; digest and keep it. Blocks."""
+    def take(self, build_id: str, place: Callable[[Path], int], stop: threading.Event) -> Artifact:
+        """Let `place` put a file under the path it is given; digest and keep it. Blocks.
+
+        Where an earlier life of the node was killed on the way, it goes on: what has its name is
+        whole. Raises OSError, also when `stop` is set meanwhile.
+        """
         home = self._folder / build_id
         home.mkdir(exist_ok=True)
-        part = home / "part"
-        try:
-            size = place(part)
-            with part.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-                os.fsync(file.fileno())
-            part.rename(home / IMAGE)
-        except BaseException:
-            part.unlink(missing_ok=True)
-            raise
-        return Artifact(IMAGE, size, digest)
+        part, whole = home / "part", home / IMAGE
+        if whole.exists():
+            return Artifact(IMAGE, *_digested(whole, stop))
+        if not part.exists():
+            place(part)
+        untrusted.check_taken(part)
+        artifact = Artifact(IMAGE, *_digested(part, stop))
+        part.rename(whole)
+        return artifact
 
     def open(self, build_id: str, artifact: Artifact, part: ByteRange | None) -> OpenArtifact:
         """A reader of the artifact or a range of it. Raises NotFound, Unsatisfiable."""
@@ -60,6 +65,19 @@ class ArtifactStore:
     def remove(self, build_id: str) -> None:
         """Delete what a build made. Blocks."""
         shutil.rmtree(self._folder / build_id, ignore_errors=True)
+
+
+def _digested(path: Path, stop: threading.Event) -> tuple[int, str]:
+    """Size and SHA-256 of a file that is on disk then. Raises OSError."""
+    digest, size = hashlib.sha256(), 0
+    with path.open("rb", buffering=0) as file:
+        while piece := file.read(_PIECE):
+            if stop.is_set():
+                raise OSError(errno.ECANCELED, "the build was ended")
+            digest.update(piece)
+            size += len(piece)
+        os.fsync(file.fileno())
+    return size, digest.hexdigest()
 
 
 class FileStream:

@@ -1,9 +1,9 @@
 """Runs one attempt of a build: image, commands, container, log, result. What it means is decided in
 `node/core/outcome.py`.
 
-The container goes on by itself; this only watches. One thread tails the work folder into the served
-log; the event loop waits for the container's end, the time limit, or somebody who wants the build
-ended.
+The container goes on by itself; this only watches, and a node that starts again watches on. What
+would be lost with this process is on disk before it is acted on: that the build is ended from
+outside before the container is killed, how it ended before anything of it is removed.
 """
 
 import asyncio
@@ -15,31 +15,32 @@ from typing import Any, TypeVar
 
 from msgspec.structs import replace
 
-from node.container import Place, container_spec, statuses
+from node.container import Place, container_spec, image_of, statuses
 from node.core.outcome import Ending, outcome
-from node.engines.base import EngineError, Exit, ImageUnknown
+from node.engines.base import Container, ContainerState, EngineError, Exit, ImageUnknown
 from node.fetch import FetchFailed, fetch
 from node.logs import ServedLog
+from node.records import Stop
+from node.tail import Tail
 from node.workfolder import Plan, PlannedCommand, WorkFolder
-from protocol.lifecycle import Event, advance, may
-from protocol.model import Artifact, Build, Command, CommandStatus, IsoOutput
+from protocol.errors import PoolError
+from protocol.lifecycle import Event, advance, events_between, may
+from protocol.model import Artifact, Build, Command, CommandStatus, IsoOutput, Stage
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-_TAIL = 0.025  # seconds between looks at the work folder
 _KILLED = 30.0  # seconds that a killed container may take to end
-_PROGRESS = 1.0  # seconds between notes of progress where nothing else changes
+_AGAIN = 1.0  # seconds after which a failed write of the end is tried again
 
 
 class Stopped(Exception):
-    """The build is ended from outside: by its user, its time limit, or the node."""
+    """The build is ended from outside: by its user, a time limit, or the node."""
 
-    def __init__(self, event: Event, cause: str) -> None:
-        super().__init__(cause)
-        self.event = event
-        self.cause = cause
+    def __init__(self, stop: Stop) -> None:
+        super().__init__(stop.cause)
+        self.stop = stop
 
 
 class Builder:
@@ -54,61 +55,72 @@ class Builder:
         self._stop: asyncio.Future[Stopped] = self._loop.create_future()
         self._container = ""
         self._folder: WorkFolder | None = None
-        self._ended = threading.Event()  # the container has; the tailing thread drains and ends
+        self._ending = threading.Event()  # whatever reads much is to give up
+        self._timed: tuple[int, asyncio.TimerHandle] | None = None  # the command whose time runs
 
     def stop(self, event: Event, cause: str) -> None:
         """End the build; the first reason counts. `run` returns when it is over."""
         if not self._stop.done():
-            self._stop.set_result(Stopped(event, cause))
+            self._stop.set_result(Stopped(Stop(event, cause)))
+            self._ending.set()
 
-    async def run(self) -> Build:
-        """The build, stopped. Never raises: whatever goes wrong ends the build with a reason."""
+    def usage(self) -> int:
+        """Bytes that the build has written. Blocks. Raises EngineDown."""
+        layer = self._place.engine.usage(self._container) if self._container else 0
+        return layer + (self._folder.usage() if self._folder else 0) + self._log.size
+
+    async def run(self, found: Container | None = None, spent: float = 0.0) -> Build:
+        """The build, stopped. Never raises: whatever goes wrong ends the build with a reason.
+
+        `found`: its container, where an earlier life of the node started it, `spent` seconds after
+        the attempt began.
+        """
         limit = min(self._needs.time_limit or 1e9, self._place.settings.time_limit)
         timer = self._loop.call_later(
-            limit, self.stop, Event.TIME_OUT, f"it took longer than {limit:g} s"
+            limit - spent, self.stop, Event.TIME_OUT, f"it took longer than {limit:g} s"
         )
         try:
-            event, cause = await self._attempt()
+            event, cause = await self._attempt(found)
         except Stopped as stopped:
-            event, cause = stopped.event, stopped.cause
+            event, cause = stopped.stop.event, stopped.stop.cause
         except ImageUnknown as error:
             event, cause = Event.FAIL, str(error)
-        except (EngineError, OSError) as error:
+        except (EngineError, OSError, PoolError) as error:
             event, cause = Event.GIVE_UP, f"{type(error).__name__}: {error}"
         except Exception as error:
             log.exception("build %s", self.build.id)
             event, cause = Event.GIVE_UP, f"the node failed: {type(error).__name__}"
         finally:
             timer.cancel()
-        await self._clean_up()
-        if cause:
-            self._log.say(cause)
-        self._log.end()
-        self._step(event, cause)
+            self._time_command(None)
+        await self._end(event, cause)
         return self.build
 
-    async def _attempt(self) -> tuple[Event, str]:
-        self._step(Event.PREPARE)
-        plan = await self._unless_stopped(self._prepared())
-        await self._start(plan)
-        base = self._log.size
-        tail = threading.Thread(target=self._tail, args=(base,), name=f"tail {self.build.id}")
-        tail.start()
-        self._step(Event.RUN)
+    async def _attempt(self, found: Container | None) -> tuple[Event, str]:
+        if found is None:
+            self._reach(Stage.PREPARING)
+            await self._start(await self._unless_stopped(self._prepared()))
+        else:
+            self._container = found.id
+            self._folder = await asyncio.to_thread(WorkFolder.open, self._root)
+        self._reach(Stage.RUNNING)
+        assert self._folder is not None
+        tail = Tail(self._folder, self._log, self._loop, self._note)
         try:
-            end = await self._container_end()
+            end = await self._container_end(tail.failed)
         finally:
-            self._ended.set()
-            await asyncio.to_thread(tail.join)
-        self._step(Event.COLLECT)
-        return await self._collected(end, base)
+            await tail.finish()
+        self._reach(Stage.COLLECTING)
+        away = "" if end.watched else "its engine was away"
+        if away and found is not None and found.state is ContainerState.ENDED:
+            away = self._place.away(self.build.id)
+        return await self._collected(end, away)
 
     # Preparing
 
     async def _prepared(self) -> Plan:
         """The image is there, and the text of every command."""
-        say = self._log.say
-        await asyncio.to_thread(self._place.engine.obtain, self._image(), say)
+        await self._obtain(image_of(self._place, self.build))
         recipe = self.build.request.recipe
         commands = [await self._planned(command) for command in recipe.commands]
         return Plan(
@@ -116,11 +128,18 @@ class Builder:
             keep_going=recipe.keep_going,
             log_limit=self._place.settings.log_limit,
             find_iso=isinstance(recipe.output, IsoOutput),
+            log_base=self._log.size,
         )
 
-    def _image(self) -> str:
-        name = self.build.request.recipe.base.name or self._place.settings.base_image
-        return name if ":" in name.rpartition("/")[2] or "@" in name else f"{name}:latest"
+    async def _obtain(self, image: str) -> None:
+        pulled = threading.Event()
+
+        def say(line: str) -> None:
+            pulled.set()
+            self._log.say(line)
+
+        await asyncio.to_thread(self._place.engine.obtain, image, say)
+        await self._place.used_image(image, pulled.is_set())
 
     async def _planned(self, command: Command) -> PlannedCommand:
         text, failure = (command.text or "").encode("utf-8", "surrogatepass"), ""
@@ -139,22 +158,30 @@ class Builder:
             failure=failure,
         )
 
+    @property
+    def _root(self) -> Path:
+        return self._place.work / f"{self.build.id}.{self.build.attempt}"
+
     async def _start(self, plan: Plan) -> None:
         place, build = self._place, self.build
-        root = place.work / f"{build.id}.{build.attempt}"
         busybox = Path(place.settings.busybox) if place.engine.runs_programs else None
-        self._folder = await asyncio.to_thread(WorkFolder.create, root, plan, busybox)
-        spec = container_spec(place, build, self._folder, self._image())
+        self._folder = await asyncio.to_thread(WorkFolder.create, self._root, plan, busybox)
+        spec = container_spec(place, build, self._folder, image_of(place, build))
         self._container = await asyncio.to_thread(place.engine.start, spec)
 
     # Watching
 
-    async def _container_end(self) -> Exit:
+    async def _container_end(self, tail_failed: "asyncio.Future[str]") -> Exit:
         waiting = asyncio.ensure_future(asyncio.to_thread(self._place.engine.wait, self._container))
         waiting.add_done_callback(_heeded)
+        tail_failed.add_done_callback(lambda failed: self.stop(Event.FAIL, failed.result()))
         try:
             return await self._unless_stopped(asyncio.shield(waiting))
-        except Stopped:
+        except Stopped as stopped:
+            try:
+                await self._place.keep(self.build, stopped.stop)
+            except PoolError as error:
+                log.warning("build %s: its stop: %s", self.build.id, error.detail)
             await asyncio.to_thread(self._place.engine.kill, self._container)
             await asyncio.wait({waiting}, timeout=_KILLED)
             raise
@@ -166,52 +193,57 @@ class Builder:
         task = asyncio.ensure_future(work)
         either: set[asyncio.Future[Any]] = {task, self._stop}
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-        if task.done():
-            return task.result()
-        task.add_done_callback(_heeded)
-        task.cancel()
-        raise self._stop.result()
+        if self._stop.done():
+            task.add_done_callback(_heeded)
+            task.cancel()
+            raise self._stop.result()
+        return task.result()
 
-    def _tail(self, base: int) -> None:
-        """In a thread: copy the work folder's log to the served one, note the commands' steps."""
-        offset, seen, noted = 0, (), 0.0
+    def _note(self) -> None:
+        """Progress: what the work folder shows of the commands now."""
         folder = self._folder
         assert folder is not None
-        while True:
-            last = self._ended.wait(_TAIL)
-            while data := folder.read_log(offset, 1 << 20):
-                self._log.append(data)
-                offset += len(data)
-            steps: tuple[Any, ...] = folder.steps()
-            now = self._place.clock()
-            if steps != seen or (
-                now - noted >= _PROGRESS and self._log.size != self.build.log_size
-            ):
-                seen, noted = steps, now
-                self._loop.call_soon_threadsafe(self._note, statuses(self.build, steps, base))
-            if last:
-                return
-
-    def _note(self, commands: tuple[CommandStatus, ...]) -> None:
-        build = self.build
+        commands = statuses(self.build, folder.steps(), folder.plan.log_base)
+        self._time_command(commands)
         self._publish(
-            replace(build, commands=commands, log_size=self._log.size, revision=build.revision + 1)
+            replace(
+                self.build,
+                commands=commands,
+                log_size=self._log.size,
+                revision=self.build.revision + 1,
+            )
         )
+
+    def _time_command(self, commands: tuple[CommandStatus, ...] | None) -> None:
+        """Let the time of the command that runs now run; None: of no command."""
+        running = next((i for i, c in enumerate(commands or ()) if c.state.value == "running"), -1)
+        if self._timed is not None and self._timed[0] != running:
+            self._timed[1].cancel()
+            self._timed = None
+        wanted = self.build.request.recipe.commands
+        limit = wanted[running].time_limit if 0 <= running < len(wanted) else None
+        if limit is not None and self._timed is None:
+            cause = f"the command {wanted[running].name!r} took longer than {limit:g} s"
+            timer = self._loop.call_later(limit, self.stop, Event.TIME_OUT, cause)
+            self._timed = (running, timer)
 
     # Ending
 
-    async def _collected(self, end: Exit, base: int) -> tuple[Event, str]:
+    async def _collected(self, end: Exit, away: str) -> tuple[Event, str]:
         folder = self._folder
         assert folder is not None
-        self._note(statuses(self.build, folder.steps(), base))
+        self._note()
+        self._time_command(None)
         verdict = folder.verdict()
         problem = ""
         if verdict is not None and verdict.has_result:
             try:
-                artifact = await self._unless_stopped(asyncio.to_thread(self._taken, folder))
+                artifact = await asyncio.to_thread(self._taken, folder)
                 self._publish(replace(self.build, artifacts=(artifact,)))
             except (OSError, ValueError) as error:
                 problem = f"the image could not be taken: {error}"
+            if self._stop.done():
+                raise self._stop.result()
         return outcome(
             self.build.request.recipe,
             Ending(
@@ -222,14 +254,48 @@ class Builder:
                 engine_words=end.error,
                 out_of_memory=end.out_of_memory,
                 result_problem=problem,
+                away=away,
             ),
         )
 
     def _taken(self, folder: WorkFolder) -> Artifact:
-        return self._place.artifacts.take(self.build.id, folder.take_result)
+        place = self._place.artifacts
+        return place.take(self.build.id, folder.take_result, self._ending)
+
+    async def _end(self, event: Event, cause: str) -> None:
+        """Write down how it ended, then remove what is left of it; nobody sees it stopped
+        before.
+        """
+        if cause:
+            self._log.say_last(cause)
+        if not may(self.build, event):  # the build failed before it was collected
+            event = Event.GIVE_UP if event is Event.SUCCEED else event
+        build = replace(self.build, log_size=self._log.size)
+        if event is Event.CANCEL and build.artifacts:
+            build = replace(build, artifacts=())
+        ended = advance(build, event, self._place.clock(), cause)
+        written = await self._written(ended)
+        await self._clean_up()
+        if not ended.artifacts:
+            await asyncio.to_thread(self._place.artifacts.remove, ended.id)
+        while not written:  # cleaning up has made room
+            await asyncio.sleep(_AGAIN)
+            written = await self._written(ended)
+        self._log.end()
+        self._publish(ended)
+
+    async def _written(self, ended: Build) -> bool:
+        try:
+            await self._place.keep(ended, None)
+        except PoolError as error:
+            log.warning("build %s: its end: %s", ended.id, error.detail)
+            return False
+        return True
 
     async def _clean_up(self) -> None:
-        """Nothing of the build stays on the engine or in the work folder."""
+        """Nothing of the build stays on the engine or in the work folder; what does is removed
+        later by `node/cleaner.py`.
+        """
         try:
             if self._container:
                 await asyncio.to_thread(self._place.engine.remove, self._container)
@@ -238,11 +304,11 @@ class Builder:
         except (EngineError, OSError) as error:
             log.warning("build %s: cleaning up: %s", self.build.id, error)
 
-    def _step(self, event: Event, cause: str = "") -> None:
-        if not may(self.build, event):  # the build failed before it was collected
-            event = Event.GIVE_UP if event is Event.SUCCEED else event
-        build = replace(self.build, log_size=self._log.size)
-        self._publish(advance(build, event, self._place.clock(), cause))
+    def _reach(self, stage: Stage) -> None:
+        """Step by step to that stage, from wherever the build is."""
+        for event in events_between(self.build.stage, stage):
+            build = replace(self.build, log_size=self._log.size)
+            self._publish(advance(build, event, self._place.clock()))
 
     def _publish(self, build: Build) -> None:
         self.build = build

@@ -35,7 +35,15 @@ class NodeSettings(ProgramSettings, frozen=True):
     time_limit: Annotated[float, Meta(gt=0)] = 4 * 3600.0  # seconds a build may take
     log_limit: Annotated[int, Meta(gt=0)] = 1 << 30  # bytes of a build's log
     disk_reserve: Annotated[int, Meta(ge=0)] = 1 << 30  # bytes that must be free to take a build
-    keep: Annotated[float, Meta(gt=0)] = 7 * 86400.0  # seconds that ended builds are kept
+    disk_floor: Annotated[int, Meta(ge=0)] = 256 << 20  # bytes free; below, the largest build ends
+    disk_check: Annotated[float, Meta(gt=0)] = 1.0  # seconds between looks at the disk
+    build_disk: Annotated[int, Meta(ge=0)] = 0  # bytes a build may write; 0: what there is
+    keep: Annotated[float, Meta(gt=0)] = 7 * 86400.0  # seconds that logs and artifacts are kept
+    record_keep: Annotated[float, Meta(gt=0)] = 7 * 86400.0  # seconds that it is known how it ended
+    key_keep: Annotated[float, Meta(gt=0)] = 86400.0  # seconds that a repeated key gives the same
+    image_keep: Annotated[float, Meta(gt=0)] = 7 * 86400.0  # seconds that unused images are kept
+    clean_every: Annotated[float, Meta(gt=0)] = 60.0  # seconds between looks for what is old
+    drain_limit: Annotated[float, Meta(ge=0)] = 60.0  # seconds that builds have to end, on SIGTERM
     fetch_limit: Annotated[int, Meta(gt=0)] = 1 << 20  # bytes of a command given by URL
     fetch_timeout: Annotated[float, Meta(gt=0)] = 30.0  # seconds that fetching one may take
     capabilities: tuple[str, ...] = CAPABILITIES  # what root in a container may do

@@ -2,7 +2,7 @@
 commands.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from msgspec import Struct
@@ -11,6 +11,7 @@ from node.artifacts import ArtifactStore
 from node.config import NodeSettings
 from node.core.outcome import FIND_IMAGE
 from node.engines.base import ContainerSpec, Engine, Limits
+from node.records import Stop
 from node.workfolder import Step, WorkFolder
 from protocol.model import Build, CommandStatus, Needs, NodeReference
 
@@ -27,7 +28,16 @@ class Place(Struct, frozen=True):
     artifacts: ArtifactStore
     work: Path
     clock: Callable[[], float]
-    publish: Callable[[Build], None]  # every change of the build
+    publish: Callable[[Build], None]  # every change of the build, to be seen
+    keep: Callable[[Build, Stop | None], Awaitable[None]]  # to be on disk; raises Unavailable
+    used_image: Callable[[str, bool], Awaitable[None]]  # a build uses it; whether it was pulled
+    away: Callable[[str], str]  # why nobody watched a build's container end
+
+
+def image_of(place: Place, build: Build) -> str:
+    """The image that the build starts from, with its tag or digest."""
+    name = build.request.recipe.base.name or place.settings.base_image
+    return name if ":" in name.rpartition("/")[2] or "@" in name else f"{name}:latest"
 
 
 def container_spec(place: Place, build: Build, folder: WorkFolder, image: str) -> ContainerSpec:

@@ -3,6 +3,7 @@ and read by many.
 """
 
 import asyncio
+import contextlib
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -37,8 +38,17 @@ class ServedLog:
         self._loop.call_soon_threadsafe(self._grown.touch)
 
     def say(self, line: str) -> None:
-        """A line of the node's own."""
-        self.append(f"[imagepool: {line}]\n".encode())
+        """A line of the node's own. Raises OSError."""
+        self.append(_own(line))
+
+    def say_last(self, line: str) -> None:
+        """The last line, once: a node that was killed behind it says it again. On a full disk it is
+        not said.
+        """
+        words = _own(line)
+        with contextlib.suppress(OSError):
+            if self.read(max(0, self.size - len(words)), len(words)) != words:
+                self.append(words)
 
     def end(self) -> None:
         """No more comes; readers that follow finish. The file is opened anew for each later
@@ -69,6 +79,17 @@ class ServedLog:
         """A reader from an offset."""
         start = min(offset, self.size)
         return OpenLog(self.attempt, start, LogStream(self, start, limit, follow))
+
+
+def ended_log(path: Path, attempt: int) -> ServedLog:
+    """The log of an attempt that ended in an earlier life of the node."""
+    served = ServedLog(path, attempt)
+    served.end()
+    return served
+
+
+def _own(line: str) -> bytes:
+    return f"[imagepool: {line}]\n".encode("utf-8", "replace")
 
 
 class LogStream:

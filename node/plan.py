@@ -39,6 +39,7 @@ class Plan(Struct, frozen=True):
     keep_going: bool  # after a failed command, or record the rest as never run
     log_limit: int  # bytes of output that are kept
     find_iso: bool  # run /toiso/iso_path.sh at the end and keep the file that it names
+    log_base: int = 0  # where in the served log the container's output begins
 
     @property
     def steps(self) -> int:

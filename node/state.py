@@ -14,7 +14,8 @@ from node.engines.base import Engine, EngineError, EngineInfo
 from protocol import VERSION
 from protocol.identity import Identity
 from protocol.messages import API_VERSION, Report
-from protocol.model import Build, NodeReference
+from protocol.model import NodeReference
+from protocol.record import Reported
 from protocol.watch import Watch
 
 log = logging.getLogger(__name__)
@@ -35,7 +36,9 @@ class NodeState:
         clock: Callable[[], float],
     ) -> None:
         self.changed = Watch()
-        self.leaving = False
+        self.leaving = False  # it shuts down now
+        self.draining = False  # it will, when what runs has ended
+        self.resuming = False  # it looks for what an earlier life left in the middle
         self.folder_problem = ""  # why containers cannot work with our folder
         self._identity = identity
         self._node = node
@@ -55,7 +58,7 @@ class NodeState:
 
     def facts_reason(self, used: int, waiting: int) -> str:
         """Why no build is taken now; empty where one is."""
-        return capacity(self._facts(used, waiting))[1]
+        return capacity(self.facts(used, waiting))[1]
 
     async def look(self) -> None:
         """Ask engine and disk how they are."""
@@ -66,10 +69,23 @@ class NodeState:
             self._problem = ""
         except EngineError as error:
             self._problem = f"its engine does not answer: {error}"
-        room = os.statvfs(self._folder)
-        self._disk_free = room.f_bavail * room.f_frsize
+        self.look_at_disk()
         if before != (self._problem, self._images):
             self.changed.touch()
+
+    def look_at_disk(self) -> int:
+        """Bytes that are free where the node or its engine has least."""
+        was_full = self._disk_free < self._settings.disk_reserve
+        root = self._info.root if self._info is not None else ""
+        self._disk_free = min(_free(folder) for folder in (self._folder, root) if folder)
+        if was_full != (self._disk_free < self._settings.disk_reserve):
+            self.changed.touch()
+        return self._disk_free
+
+    @property
+    def images(self) -> frozenset[str]:
+        """Images that need no pull."""
+        return self._images
 
     async def keep_looking(self) -> None:
         """Look again and again."""
@@ -77,14 +93,24 @@ class NodeState:
             await asyncio.sleep(self._settings.engine_check)
             await self.look()
 
+    @property
+    def engine_answers(self) -> bool:
+        """Whether it did when it was asked last."""
+        return not self._problem
+
+    def drain(self) -> None:
+        """No build is taken from now on."""
+        self.draining = True
+        self.changed.touch()
+
     def leave(self) -> None:
         """This is the end: held polls are answered so at once."""
         self.leaving = True
         self.changed.touch()
 
-    def report(self, used: int, waiting: int, builds: tuple[Build, ...]) -> Report:
+    def report(self, used: int, waiting: int, told: Reported) -> Report:
         """The report as of now."""
-        status, reason = capacity(self._facts(used, waiting))
+        status, reason = capacity(self.facts(used, waiting))
         info, settings = self._info, self._settings
         return Report(
             id=self._identity.id,
@@ -106,17 +132,30 @@ class NodeState:
             memory=min(settings.memory, info.memory if info else settings.memory),
             disk_free=self._disk_free,
             leaving=self.leaving,
-            builds=builds,
+            builds=told.builds,
+            wholes=told.wholes,
+            more=told.more,
             clock=self._clock(),
         )
 
-    def _facts(self, used: int, waiting: int) -> Facts:
+    def facts(self, used: int, waiting: int) -> Facts:
+        """What decides whether builds are taken."""
         return Facts(
             slots=self._settings.slots,
             used=used,
             waiting=waiting,
-            leaving=self.leaving,
+            leaving=self.leaving or self.draining,
+            resuming=self.resuming,
             engine_problem=self._problem or self.folder_problem,
             disk_free=self._disk_free,
             disk_reserve=self._settings.disk_reserve,
         )
+
+
+def _free(folder: Path | str) -> int:
+    """Bytes; without end where there is no such folder here, as with an engine elsewhere."""
+    try:
+        room = os.statvfs(folder)
+    except OSError:
+        return 1 << 62
+    return room.f_bavail * room.f_frsize

@@ -5,6 +5,7 @@ itself be replaced. A file is first pinned without opening it (opening a FIFO bl
 device acts), looked at, then opened by its pin.
 """
 
+import contextlib
 import errno
 import os
 import stat
@@ -17,6 +18,7 @@ from secrets import token_hex
 _PIN = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_LOOKED_AT = 100_000  # entries of a folder, when its size is asked
 _SPECIAL_BITS = stat.S_ISUID | stat.S_ISGID | stat.S_ISVTX | 0o111
 
 
@@ -72,6 +74,20 @@ def take(folder: int, name: str, target: Path) -> int:
             raise
 
 
+def check_taken(path: Path) -> None:
+    """What `take` put there is what it is to be, also where this process was killed on the way.
+    Raises OSError, NotPlain.
+    """
+    state = os.lstat(path)
+    if not stat.S_ISREG(state.st_mode) or state.st_nlink != 1:
+        raise NotPlain(path.name)
+    pin = os.open(path, _PIN)
+    try:
+        _disarm(pin, path.name)
+    finally:
+        os.close(pin)
+
+
 def empty(folder: int) -> None:
     """Delete everything in the folder, however much and deep: no recursion, no list of it all."""
     while entries := _some_entries(folder):
@@ -80,6 +96,21 @@ def empty(folder: int) -> None:
                 _dissolve(entry.name, folder)
             else:
                 os.unlink(entry.name, dir_fd=folder)
+
+
+def usage(folder: int) -> int:
+    """Bytes on disk of what is in the folder, as far as it is looked at: the first entries of it
+    and of the folders in it.
+    """
+    total, looked = 0, 0
+    for _, _, names, here in os.fwalk(".", dir_fd=folder, follow_symlinks=False):
+        for name in names:
+            with contextlib.suppress(OSError):
+                total += os.stat(name, dir_fd=here, follow_symlinks=False).st_blocks * 512
+            looked += 1
+            if looked >= _LOOKED_AT:
+                return total
+    return total
 
 
 def _dissolve(name: str, parent: int) -> None:

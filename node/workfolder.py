@@ -129,15 +129,17 @@ class WorkFolder:
         with untrusted.opened(self._out) as out:
             return untrusted.take(out, "result", target)
 
+    def usage(self) -> int:
+        """Bytes that the build has written there."""
+        try:
+            with untrusted.opened(self._out) as out:
+                return untrusted.usage(out)
+        except OSError:
+            return 0
+
     def remove(self) -> None:
         """Delete the folder, when the container is removed. Raises OSError."""
-        for part in (self._out, self.root / "in", self.root):
-            try:
-                with untrusted.opened(part) as folder:
-                    untrusted.empty(folder)
-                part.rmdir()
-            except FileNotFoundError:
-                continue
+        remove_folder(self.root)
 
     def _read(self, name: str, offset: int, limit: int) -> bytes:
         try:
@@ -145,6 +147,17 @@ class WorkFolder:
                 return untrusted.read(out, name, offset, limit)
         except OSError:
             return b""
+
+
+def remove_folder(root: Path) -> None:
+    """Delete an attempt's folder, whatever is in it. Raises OSError."""
+    for part in (root / "out", root / "in", root):
+        try:
+            with untrusted.opened(part) as folder:
+                untrusted.empty(folder)
+            part.rmdir()
+        except FileNotFoundError:
+            continue
 
 
 # Filling in/

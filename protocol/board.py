@@ -29,6 +29,9 @@ class Board:
     def __contains__(self, build_id: str) -> bool:
         return build_id in self._builds
 
+    def __len__(self) -> int:
+        return len(self._builds)
+
     def __iter__(self) -> Iterator[Build]:
         return iter(tuple(self._builds.values()))
 

@@ -12,8 +12,8 @@ from urllib.parse import quote
 
 import aiohttp
 
-from protocol import wire
-from protocol.api.access import PROGRAM_HEADER
+from protocol import idempotency, wire
+from protocol.api import access
 from protocol.errors import (
     ERRORS,
     Busy,
@@ -27,8 +27,11 @@ from protocol.messages import (
     Acknowledgement,
     BuildPage,
     BuildQuery,
+    Cancellation,
     Changes,
+    Cordon,
     Explanation,
+    Forwarded,
     Problem,
     Registration,
     Report,
@@ -52,14 +55,14 @@ _PIECE = 1 << 20
 class HttpService:
     """`BuildService` at a URL.
 
-    `program` is the id of the calling program, empty for a client; `patience` the seconds that an
+    `caller`: who calls (an id of program and store, or an owner); `patience`: the seconds that an
     answer may take beyond what it may be held.
     """
 
-    def __init__(self, url: str, *, program: str = "", patience: float = ANSWER) -> None:
+    def __init__(self, url: str, *, caller: Caller | None = None, patience: float = ANSWER) -> None:
         self.url = url.rstrip("/")
         self._patience = patience
-        self._headers = {"Accept": wire.MSGPACK} | ({PROGRAM_HEADER: program} if program else {})
+        self._headers = {"Accept": wire.MSGPACK, **(access.headers(caller) if caller else {})}
         self._session: aiohttp.ClientSession | None = None
 
     async def close(self) -> None:
@@ -68,12 +71,17 @@ class HttpService:
             await self._session.close()
 
     async def submit(
-        self, caller: Caller, request: BuildRequest, forward: Forward | None = None
+        self,
+        caller: Caller,
+        request: BuildRequest,
+        forward: Forward | None = None,
+        key: str = "",
     ) -> Build:
         """See BuildService."""
         if forward is None:
-            return await self._post("/api/v1/builds", request, Build)
-        return await self._post("/create", {"request": request, "forward": forward}, Build)
+            headers = {idempotency.HEADER: key} if key else {}
+            return await self._post("/api/v1/builds", request, Build, headers)
+        return await self._post("/create", Forwarded(request, forward), Build)
 
     async def get(
         self, caller: Caller, build_id: str, *, after: int | None = None, wait: float = 0
@@ -89,9 +97,9 @@ class HttpService:
             parameters["status"] = query.status.value
         return await self._get("/api/v1/builds", BuildPage, parameters)
 
-    async def cancel(self, caller: Caller, build_id: str) -> Build:
+    async def cancel(self, caller: Caller, build_id: str, attempt: int | None = None) -> Build:
         """See BuildService."""
-        return await self._post(_build(build_id) + "/cancel", {}, Build)
+        return await self._post(_build(build_id) + "/cancel", Cancellation(attempt), Build)
 
     async def open_log(
         self,
@@ -166,6 +174,14 @@ class HttpService:
         """Make a node known to the scheduler."""
         await self._post("/api/v1/nodes", registration, None)
 
+    async def cordon(self, node: str, reason: str) -> None:
+        """Keep new builds from a node of the scheduler, by id or name."""
+        await self._post(f"{_node(node)}/cordon", Cordon(reason), None)
+
+    async def uncordon(self, node: str) -> None:
+        """Allow new builds on it again."""
+        await self._post(f"{_node(node)}/uncordon", {}, None)
+
     # The wire
 
     async def _get(
@@ -173,17 +189,26 @@ class HttpService:
     ) -> T:
         return _typed(await self._exchange("GET", path, query, None, held), kind)
 
-    async def _post(self, path: str, value: Any, kind: type[T] | None) -> Any:
-        body = await self._exchange("POST", path, {}, wire.encode(value, wire.MSGPACK), 0)
+    async def _post(
+        self, path: str, value: Any, kind: type[T] | None, headers: Mapping[str, str] = {}
+    ) -> Any:
+        packed = wire.encode(value, wire.MSGPACK)
+        body = await self._exchange("POST", path, {}, packed, 0, headers)
         return None if kind is None else _typed(body, kind)
 
     async def _exchange(
-        self, method: str, path: str, query: Mapping[str, str], body: bytes | None, held: float
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str],
+        body: bytes | None,
+        held: float,
+        headers: Mapping[str, str] = {},
     ) -> bytes:
         """A request that is answered whole."""
         try:
             async with asyncio.timeout(held + self._patience):
-                response = await self._request(method, path, query, {}, body)
+                response = await self._request(method, path, query, headers, body)
                 async with response:
                     return await _read(response)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
@@ -249,6 +274,10 @@ def _build(build_id: str) -> str:
     if not (build_id.isascii() and build_id.isalnum() and len(build_id) <= 64):
         raise NotFound(f"there is no build {build_id[:64]!r}", field="id")
     return f"/api/v1/builds/{build_id}"
+
+
+def _node(name: str) -> str:
+    return f"/api/v1/nodes/{quote(name, safe='')}"
 
 
 def _range_header(part: ByteRange) -> str:

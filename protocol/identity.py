@@ -16,12 +16,16 @@ from msgspec import Struct
 
 from protocol.errors import Conflict
 
+KEY = "key.pem"
+"""The private key's file in a data folder."""
+
 
 class Identity(Struct, frozen=True):
     """A program and its present life."""
 
     id: str  # the first 160 bits of the public key's SHA-256, hex
     boot: str
+    made: bool = False  # it is new: nobody can know it
 
 
 def open_data(folder: Path) -> IO[bytes]:
@@ -44,14 +48,15 @@ def open_data(folder: Path) -> IO[bytes]:
 
 def load(folder: Path) -> Identity:
     """The identity kept in the folder, made now if there is none."""
-    path = folder / "key.pem"
-    if not path.exists():
+    path = folder / KEY
+    made = not path.exists()
+    if made:
         _write_key(path)
     key = serialization.load_pem_private_key(path.read_bytes(), None)
     if not isinstance(key, Ed25519PrivateKey):
         raise Conflict(f"{path} is not an Ed25519 key", field="data", expected="our own key")
     public = key.public_key().public_bytes_raw()
-    return Identity(hashlib.sha256(public).hexdigest()[:40], secrets.token_hex(8))
+    return Identity(hashlib.sha256(public).hexdigest()[:40], secrets.token_hex(8), made)
 
 
 def _write_key(path: Path) -> None:

@@ -17,6 +17,7 @@ class Event(enum.Enum):
 
     PLACE = "place"  # a node was chosen; its attempt is counted
     DECLINE = "decline"  # the chosen node had no room; uses up no attempt
+    ADOPT = "adopt"  # an attempt that was given up, or that we forgot, was found on a node
     PREPARE = "prepare"  # the node obtains the image and the commands
     RUN = "run"  # the container runs
     COLLECT = "collect"  # the container has ended; the result is being taken
@@ -34,6 +35,7 @@ _Q, _P, _PREP, _RUN, _COLL, _STOP = Stage
 TABLE: dict[tuple[Stage, Event], Stage] = {
     (_Q, Event.PLACE): _P,
     (_P, Event.DECLINE): _Q,
+    (_Q, Event.ADOPT): _P,
     (_Q, Event.PREPARE): _PREP,
     (_P, Event.PREPARE): _PREP,
     (_PREP, Event.RUN): _RUN,

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from protocol.model import Build, State, Step
+from protocol.model import Build, BuildRequest, Forward, State, Step
 
 API_VERSION = 1
 """The version of this protocol; a program of another version is shown on the roster and given
@@ -17,6 +17,15 @@ PATH_LIMIT = 4
 """How many schedulers a forward may have come by (design: How scheduler and node work together,
 4).
 """
+
+
+class Forwarded(Struct, frozen=True):
+    """What a scheduler posts to a node's `/create`; the node keeps it, and gives it back to a
+    scheduler that has lost its store.
+    """
+
+    request: BuildRequest
+    forward: Forward
 
 
 class Report(Struct, frozen=True):
@@ -42,14 +51,25 @@ class Report(Struct, frozen=True):
     disk_free: int = 0  # bytes
     leaving: bool = False  # it shuts down now: the last report of this boot
     below: tuple[str, ...] = ()  # ids of all schedulers that it places builds on, at any depth
-    builds: tuple[Build, ...] = ()
+    builds: tuple[Build, ...] = ()  # those of the asking scheduler; without their requests
+    wholes: dict[str, Forwarded] = {}  # of those that its store may not have on record
+    more: bool = False  # it has further ended builds to report, when these are acknowledged
     clock: float = 0.0  # its wall clock, seconds since the epoch
 
 
 class Acknowledgement(Struct, frozen=True):
-    """These ended attempts are on record at their origin: the node need not report them again."""
+    """These attempts are on record at their origin, in this store: to it the node need not report
+    those that have ended again, and the requests of none.
+    """
 
     attempts: Annotated[tuple[tuple[str, int], ...], Meta(max_length=10_000)]  # (build, attempt)
+    store: str = ""
+
+
+class Cancellation(Struct, frozen=True):
+    """What is to be ended: with an attempt, that one only, and no later one."""
+
+    attempt: Annotated[int, Meta(ge=1)] | None = None
 
 
 class BuildQuery(Struct, frozen=True):
@@ -90,6 +110,7 @@ class Explanation(Struct, frozen=True):
     status: State
     reason: str
     place: int | None = None  # in the queue, from 1
+    estimate: float | None = None  # seconds until it is likely to begin
     refusals: tuple[Refusal, ...] = ()
     history: tuple[Step, ...] = ()
 
@@ -100,12 +121,19 @@ class Registration(Struct, frozen=True):
     url: Annotated[str, Meta(min_length=8, max_length=2048)]
 
 
+class Cordon(Struct, frozen=True, forbid_unknown_fields=True):
+    """Why a node is to get no new builds."""
+
+    reason: Annotated[str, Meta(max_length=1024)] = ""
+
+
 class RosterEntry(Struct, frozen=True):
     """One line of the roster."""
 
     url: str
     found: tuple[str, ...]  # "mdns", "settings", "registered"
-    state: str  # ready, busy, silent, lost, refused; "unanswered" before the first report
+    # ready, busy, silent, lost, refused, quarantined, cordoned; "unanswered" before it answers
+    state: str
     reason: str
     id: str = ""
     name: str = ""
@@ -121,6 +149,7 @@ class RosterEntry(Struct, frozen=True):
     images: tuple[str, ...] = ()
     last_seen: float | None = None  # seconds ago
     latency: float | None = None  # seconds that an unheld poll took
+    clock: float | None = None  # seconds that its clock is ahead of the scheduler's
 
 
 class Roster(Struct, frozen=True):

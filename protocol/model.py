@@ -37,6 +37,7 @@ class Command(Struct, frozen=True, forbid_unknown_fields=True):
     url: Annotated[str, Meta(max_length=4096)] | None = None  # where the node fetches the text
     arguments: Annotated[tuple[Text, ...], Meta(max_length=1024)] = ()
     environment: dict[EnvironmentName, Text] = msgspec.field(default_factory=dict)
+    time_limit: Annotated[float, Meta(gt=0, le=30 * 86400)] | None = None  # seconds
 
 
 class ImageBase(Struct, frozen=True, tag_field="kind", tag="image", forbid_unknown_fields=True):
@@ -103,6 +104,8 @@ class Forward(Struct, frozen=True):
     attempt: Annotated[int, Meta(ge=1)]
     owner: str = ""
     path: Annotated[tuple[Identity, ...], Meta(max_length=16)] = ()  # schedulers it came by
+    store: str = ""  # id of the origin's store, which has this attempt on record
+    key: str = ""  # idempotency key of the create, so that it outlives the origin's store
 
 
 class State(enum.Enum):
@@ -196,6 +199,7 @@ class Build(Struct, frozen=True):
     stopped: float | None = None
     history: tuple[Step, ...] = ()
     revision: int = 0  # grows with each change
+    key: str = ""  # idempotency key that it was made with; empty: none
 
     @property
     def state(self) -> State:
@@ -238,7 +242,14 @@ def artifact_named(artifacts: tuple[Artifact, ...], name: str) -> Artifact:
 
 
 def new_build(
-    build_id: str, request: BuildRequest, *, origin: str, owner: str, now: float, attempt: int = 0
+    build_id: str,
+    request: BuildRequest,
+    *,
+    origin: str,
+    owner: str,
+    now: float,
+    attempt: int = 0,
+    key: str = "",
 ) -> Build:
     """A build as it stands when it was accepted."""
     commands = tuple(CommandStatus(command.name) for command in request.recipe.commands)
@@ -252,7 +263,18 @@ def new_build(
         attempt=attempt,
         commands=commands,
         history=history,
+        key=key,
     )
+
+
+def made_at(build_id: str, otherwise: float) -> float:
+    """When a build was made, seconds since the epoch, by the clock of the program that gave it its
+    id; `otherwise` where the id is none of ours.
+    """
+    try:
+        return int(build_id[:12], 16) / 1000 if len(build_id) == 32 else otherwise
+    except ValueError:
+        return otherwise
 
 
 def build_id(now: float, entropy: bytes) -> str:

@@ -80,17 +80,6 @@ def announce_ready(url: str) -> None:
     print(f"ready {url}", flush=True)
 
 
-def set_up_logging(level: str) -> None:
-    """Log lines go to standard error."""
-    logging.basicConfig(
-        level=level.upper(),
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        stream=sys.stderr,
-    )
-    for chatty in ("urllib3", "docker", "asyncio"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
-
-
 def reachable_from(url_host: str) -> str:
     """Our address on the way to a host: what it can call us by. Sends nothing."""
     family, _, _, _, address = socket.getaddrinfo(url_host, 9, type=socket.SOCK_DGRAM)[0]

@@ -31,6 +31,7 @@ class Caller(Struct, frozen=True):
     owner: str = "anonymous"
     role: Role = Role.ADMIN
     program: str = ""  # id of the calling program, where it is one
+    store: str = ""  # id of that program's store: what it can know of builds
 
 
 LOCAL = Caller(owner="local", role=Role.ADMIN)
@@ -81,13 +82,19 @@ class BuildService(Protocol):
     """Builds, as somebody who wants them sees them."""
 
     async def submit(
-        self, caller: Caller, request: BuildRequest, forward: Forward | None = None
+        self,
+        caller: Caller,
+        request: BuildRequest,
+        forward: Forward | None = None,
+        key: str = "",
     ) -> Build:
-        """Accept a build. With `forward` it is a scheduler's attempt, and a repeated one answers
-        the same build.
+        """Accept a build; it is on disk before this returns. With `forward` it is a scheduler's
+        attempt, and a repeated one answers the same build. With `key`, a client's idempotency key,
+        the same owner's repeated request answers the same build, for a day.
 
         Raises Invalid, Denied (an image that is not allowed), Busy (no room; nothing was accepted),
-        Conflict (a forward that is older than one already seen, or came by us before).
+        Conflict (a forward that is older than one already seen, or came by us before; a key that
+        was used for another request), Unavailable (it could not be written down).
         """
 
     async def get(
@@ -100,8 +107,10 @@ class BuildService(Protocol):
     async def list(self, caller: Caller, query: BuildQuery) -> BuildPage:
         """Builds, newest first."""
 
-    async def cancel(self, caller: Caller, build_id: str) -> Build:
-        """End a build; one that has stopped stays as it is. The build as it is then is answered."""
+    async def cancel(self, caller: Caller, build_id: str, attempt: int | None = None) -> Build:
+        """End a build; one that has stopped stays as it is, and with `attempt` one whose attempt is
+        another by now. The build as it is then is answered.
+        """
 
     async def open_log(
         self,

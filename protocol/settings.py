@@ -36,6 +36,7 @@ class ProgramSettings(ApiSettings, frozen=True, forbid_unknown_fields=True):
     mdns: bool = True  # find others, and be found, by mDNS
     mdns_interfaces: tuple[str, ...] = ()  # addresses to speak mDNS on; empty: those of `listen`
     log_level: str = "info"  # debug, info, warning, error
+    log_format: str = "text"  # text, or json: one object for each line
 
 
 def load(

@@ -4,49 +4,90 @@ import asyncio
 import contextlib
 import logging
 import platform
+from collections.abc import Coroutine
+from typing import Any
 
 from tornado import web
 
 from protocol import identity, mdns
-from protocol.api import image_creator, native
+from protocol.api import health, image_creator, native
 from protocol.api.mount import application
 from protocol.api.route import Context
 from protocol.beacon import Beacon
 from protocol.board import Board
+from protocol.errors import PoolError
 from protocol.identity import Identity
+from protocol.logs import log_step
+from protocol.metrics import Metrics, Program, new_steps
+from protocol.model import Build
 from protocol.program import Listener, Ready
+from protocol.service import Caller, Role
 from protocol.settings import data_folder
 from protocol.source import source
+from scheduler import nodes_api
 from scheduler.config import SchedulerSettings
 from scheduler.discovery import Discovery
 from scheduler.dispatch import Dispatcher
 from scheduler.ledger import Ledger
 from scheduler.listing import Listing
+from scheduler.metrics import health as health_of
 from scheduler.service import SchedulerService
+from scheduler.stores import open_store
+from scheduler.stores.base import Store
 from scheduler.web import pages
 
 log = logging.getLogger(__name__)
 
-ROUTES = (*image_creator.ROUTES, *native.ROUTES, *pages.ROUTES)
+ROUTES = (*image_creator.ROUTES, *native.ROUTES, *health.ROUTES, *nodes_api.ROUTES, *pages.ROUTES)
 """The API families that a scheduler serves, and its page."""
+_HOUSE = 60.0  # seconds between looks for what is old
 _LAST_REPORT = 0.2  # seconds in which schedulers above fetch the report that says goodbye
 
 
 class Scheduler:
     """A scheduler's parts."""
 
-    def __init__(self, settings: SchedulerSettings, me: Identity) -> None:
+    def __init__(self, settings: SchedulerSettings, me: Identity, store: Store) -> None:
         self.identity = me
         self.settings = settings
         self.name = settings.name or platform.node()
-        self.dispatcher = Dispatcher(me.id, settings, Ledger(Board()))
+        self.store = store
+        self.metrics = Metrics(Program(me.id, self.name, "scheduler"))
+        ledger = Ledger(Board(), store)
+        ledger.observe = self._observe
+        caller = Caller(owner="", role=Role.PROGRAM, program=me.id, store=store.id)
+        self.dispatcher = Dispatcher(caller, settings, ledger)
         self.service = SchedulerService(me, self.name, settings, self.dispatcher)
         self.discovery = Discovery(self.dispatcher.pool, me.id, settings.pool)
         self.listing = Listing(self.name, self.dispatcher, self.discovery)
+        self.health = health_of(
+            self.metrics,
+            ledger.board,
+            self.listing.roster,
+            lambda: self.service.leaving,
+            {"store": self._store_problem},
+        )
+
+    def _observe(self, before: Build | None, after: Build) -> None:
+        self.metrics.changed(before, after)
+        for step in new_steps(before, after):
+            log_step(log, after, step)
+
+    async def _store_problem(self) -> str:
+        try:
+            await self.store.check()
+        except PoolError as error:
+            return error.detail
+        return self.dispatcher.ledger.problem
 
     def web(self) -> web.Application:
         """The HTTP application."""
-        extras = {"source": source, "roster": self.listing}
+        extras = {
+            "source": source,
+            "roster": self.listing,
+            "health": self.health,
+            "http": self.metrics.answered,
+        }
         return application(Context(self.service, self.settings, extras), ROUTES)
 
     def beacon(self, listener: Listener) -> Beacon:
@@ -61,11 +102,31 @@ class Scheduler:
             name=self.name[:200],
         )
 
+    def begin(self) -> tuple[Coroutine[Any, Any, None], ...]:
+        """Ask after the nodes that are known; what is to run from now on."""
+        self.dispatcher.pool.remember()
+        recover = self.store.fresh and not self.identity.made
+        return (
+            self.dispatcher.ledger.keep_writing(),
+            self.dispatcher.run(recover=recover),
+            self.keep_house(),
+            self.metrics.watch_loop(),
+        )
+
     async def keep_house(self) -> None:
         """Forget what is old."""
         while True:
-            await asyncio.sleep(60)
-            self.service.forget_old()
+            await asyncio.sleep(_HOUSE)
+            try:
+                await self.service.forget_old()
+            except PoolError as error:
+                log.warning("old builds could not be forgotten: %s", error.detail)
+
+    async def close(self) -> None:
+        """Stop placing and polling, and write down what is not yet."""
+        await self.dispatcher.close()
+        await self.dispatcher.ledger.close()
+        await self.store.close()
 
     async def leave(self) -> None:
         """Tell schedulers above us."""
@@ -79,13 +140,15 @@ async def run(settings: SchedulerSettings, ready: Ready, stop: asyncio.Event) ->
     """Serve until `stop`. Raises PoolError where it cannot start."""
     folder = data_folder(settings, "scheduler")
     with identity.open_data(folder):
-        scheduler = Scheduler(settings, identity.load(folder))
+        me = identity.load(folder)
+        store = open_store(settings.store, folder)
+        scheduler = Scheduler(settings, me, store)
         listener = Listener(settings)
         server = listener.serve(scheduler.web(), settings)
         async with contextlib.AsyncExitStack() as ending:
             ending.push_async_callback(server.close_all_connections)
             ending.callback(server.stop)
-            ending.push_async_callback(scheduler.dispatcher.close)
+            ending.push_async_callback(scheduler.close)
             ending.push_async_callback(scheduler.leave)
             if settings.mdns:
                 found = mdns.Mdns(settings, listener.host)
@@ -93,8 +156,7 @@ async def run(settings: SchedulerSettings, ready: Ready, stop: asyncio.Event) ->
                 found.browse(scheduler.discovery.found, scheduler.discovery.gone)
                 await found.advertise(scheduler.beacon(listener))
             scheduler.discovery.named(settings.nodes)
-            chores = [scheduler.dispatcher.run(), scheduler.keep_house()]
-            tasks = [asyncio.create_task(chore) for chore in chores]
+            tasks = [asyncio.create_task(chore) for chore in scheduler.begin()]
             ending.callback(lambda: [task.cancel() for task in tasks])
             ready(listener.url)
             await stop.wait()

@@ -27,5 +27,12 @@ class SchedulerSettings(ProgramSettings, frozen=True):
     attempts: Annotated[int, Meta(ge=1)] = 3  # in all, where nodes fail a build
     waiting_limit: Annotated[int, Meta(ge=0)] = 10_000  # builds that may wait
     keep: Seconds = 7 * 86400.0  # seconds that ended builds are kept
+    key_keep: Seconds = 86400.0  # seconds that a repeated Idempotency-Key gives the same build
+    store: str = ""  # URL of the store of builds; empty: an SQLite file in the data folder
+    recover_least: Seconds = 3.0  # seconds for finding nodes, where the store was lost
+    recover_most: Seconds = 10.0  # seconds that nodes have to tell what they keep, where it was
+    quarantine_after: Annotated[int, Meta(ge=1)] = 2  # failures of a node in a row
+    quarantine: Seconds = 10.0  # seconds that it then gets nothing; twice as long each time
+    quarantine_limit: Seconds = 3600.0  # seconds that it gets nothing at most
     priority_cap: int | None = None  # the highest priority that a node's own word is taken for
     priorities: dict[str, int] = msgspec.field(default_factory=dict)  # node name or id -> priority

@@ -1,75 +1,76 @@
-"""Gives waiting builds to nodes, and keeps our record true to what nodes report. Decisions are
-in `scheduler/core/`.
+"""Gives waiting builds to nodes, and takes builds back from nodes that are lost. Decisions are in
+`scheduler/core/`.
 """
 
 import asyncio
 import logging
 import time
-from collections import defaultdict
-from collections.abc import Coroutine
-from typing import Any
+from heapq import nlargest
 
 from msgspec.structs import replace
 
-from protocol.errors import Busy, PoolError, Unavailable, Unreachable
-from protocol.lifecycle import Event, advance, may
-from protocol.messages import Acknowledgement, Report
-from protocol.model import Build, Forward, NodeReference, Stage
-from protocol.service import Caller, Role
+from protocol.messages import Report
+from protocol.model import Build, Needs, NodeReference, Stage
+from protocol.service import Caller
+from scheduler.attempts import Attempts
 from scheduler.config import SchedulerSettings
-from scheduler.core import retry
-from scheduler.core.follow import followed
+from scheduler.core.estimate import estimate
 from scheduler.core.placement import Candidate, Choice, choose, in_words
-from scheduler.core.reconcile import Acknowledge, Action, Cancel, Follow, Resend, reconcile
+from scheduler.core.quarantine import Health, Rule, on_probation
+from scheduler.core.queue import Turns, in_order
 from scheduler.core.roster import Entry, effective_priority
+from scheduler.following import Follower
+from scheduler.forwarding import Forwarder
 from scheduler.ledger import Ledger
 from scheduler.poller import Pool
 
 log = logging.getLogger(__name__)
 
 _TICK = 1.0  # seconds after which silence is looked at though nothing happened
+_GAP = 2.0  # seconds that a tick may be late before it was we who stood still
 _REASON_AGE = 5.0  # seconds after which a waiting build's reason is written anew
+_RECENT = 50  # ended builds that tell how long one takes
+_IN_USE = ("ready", "busy")  # states of nodes that builds run on
+_REASONED = 100  # builds at the head of the queue whose reasons are kept up to date
 
 
 class Dispatcher:
     """The queue and the way out of it. For use on the event loop."""
 
-    def __init__(self, me: str, settings: SchedulerSettings, ledger: Ledger) -> None:
-        self.me = me
+    def __init__(self, caller: Caller, settings: SchedulerSettings, ledger: Ledger) -> None:
+        """`caller`: this scheduler, as nodes know it."""
+        self.caller = caller
         self.ledger = ledger
-        self.pool = Pool(me, settings, self.on_report)
+        self.pool = Pool(caller, settings, ledger.store)
+        rule = Rule(settings.quarantine_after, settings.quarantine, settings.quarantine_limit)
+        self.attempts = Attempts(self.pool, ledger, settings.attempts, rule)
+        self._forwarder = Forwarder(caller, self.pool, self.attempts)
+        self.follower = Follower(caller, self.pool, self.attempts, self._forwarder)
+        self.pool.on_report = self.follower.on_report
+        self.recovered = asyncio.Event()  # every node that was found said what it has of us
         self._settings = settings
-        self._caller = Caller(owner="", role=Role.PROGRAM, program=me)
-        self._on_the_way: set[str] = set()  # builds whose forward is not answered yet
-        self._full: dict[str, str] = {}  # node that had no room -> token of its report then
-        self._refused: defaultdict[str, set[str]] = defaultdict(set)  # node -> builds never taken
+        self._explained = -_REASON_AGE  # when builds that wait without a free slot were told why
         self._used: dict[str, float] = {}  # node -> when it last got a build
         self._reasoned: dict[str, float] = {}  # build -> when its reason was written
-        self._tasks: set[asyncio.Task[None]] = set()
 
-    # The queue
-
-    def enqueue(self, build: Build) -> None:
-        """A new build, or one whose attempt was lost."""
-        self.ledger.put(build)
-        self.pool.changed.touch()
-
-    def place_in_queue(self, build_id: str) -> int | None:
-        """From 1; None where it does not wait."""
-        ids = [build.id for build in self.ledger.queue(time.time())]
-        return ids.index(build_id) + 1 if build_id in ids else None
-
-    def choice(self, build: Build) -> Choice:
-        """Which node it would get now, and why not the others."""
-        return choose(build, self.candidates())
-
-    async def run(self) -> None:
-        """Place builds whenever something changed."""
+    async def run(self, *, recover: bool) -> None:
+        """Place builds whenever something changed. `recover`: the store is new and we are not, so
+        nodes are asked first what they have of us.
+        """
+        started = ticked = time.monotonic()
+        if not recover:
+            self.recovered.set()
         while True:
             seen = self.pool.changed.count
+            now = time.monotonic()
+            if now - ticked > _TICK + _GAP:
+                log.warning("this scheduler stood still for %.0f s", now - ticked)
+                self.pool.count_anew()
+            ticked = now
             try:
-                self._give_up_lost()
-                self._place_waiting()
+                if self._is_recovered(now - started):
+                    self._give_up_lost()
+                    self._place_waiting()
                 self.pool.sweep(self.ledger.nodes_in_use())
             except Exception:
                 log.exception("placing builds")
@@ -77,9 +78,57 @@ class Dispatcher:
 
     async def close(self) -> None:
         """Stop forwarding and polling."""
-        for task in self._tasks:
-            task.cancel()
+        await self._forwarder.close()
+        await self.follower.close()
         await self.pool.close()
+
+    def _is_recovered(self, elapsed: float) -> bool:
+        """Whether builds may be placed."""
+        if self.recovered.is_set():
+            return True
+        settings = self._settings
+        heard = all(
+            entry.answered is not None and entry.report is not None and not entry.report.more
+            for entry in self.pool.entries()
+        )
+        heard = heard and elapsed > settings.recover_least and not self.follower.adopting
+        if heard or elapsed > settings.recover_most:
+            log.info("the store is new; nodes told of %d builds of ours", len(self.ledger.board))
+            self.recovered.set()
+        return self.recovered.is_set()
+
+    # What there is
+
+    def queue(self) -> list[Build]:
+        """The builds that wait, the next one first."""
+        return list(self._in_order())
+
+    def _in_order(self) -> Turns:
+        return in_order(self.ledger.waiting_builds(), self.ledger.shares(), time.time())
+
+    def place_in_queue(self, build_id: str) -> int | None:
+        """From 1; None where it does not wait."""
+        for place, build in enumerate(self.queue(), 1):
+            if build.id == build_id:
+                return place
+        return None
+
+    def estimate(self, place: int) -> float | None:
+        """Seconds until the build in that place of the queue is likely to begin; None: no idea."""
+        now = time.time()
+        ended, ages = [], []
+        for build in self.ledger.board:
+            if build.started is not None and build.stopped is not None:
+                ended.append((build.stopped, build.stopped - build.started))
+            elif build.stage not in (Stage.QUEUED, Stage.STOPPED):
+                ages.append(now - (build.started or now))
+        durations = [length for _, length in nlargest(_RECENT, ended)]
+        slots = sum(node.report.slots for node in self.candidates() if node.state in _IN_USE)
+        return estimate(place, durations, slots, ages)
+
+    def choice(self, build: Build) -> Choice:
+        """Which node it would get now, and why not the others."""
+        return choose(build, self.candidates())
 
     def candidates(self) -> tuple[Candidate, ...]:
         """The nodes as placement sees them."""
@@ -96,93 +145,63 @@ class Dispatcher:
     def _candidate(self, entry: Entry, report: Report) -> Candidate:
         standing = self.pool.standing(entry)
         shown = {build.id for build in report.builds}
-        if self._full.get(report.id) not in (None, report.token):
-            del self._full[report.id]
+        ours = self.ledger.on_node(report.id)
+        health = self.pool.health.get(report.id, Health())
         return Candidate(
             key=entry.key,
             report=report,
             state=standing.state,
             reason=standing.reason,
             priority=self.priority(report),
-            coming=len(self.ledger.on_node(report.id) - shown),
-            full=report.id in self._full,
+            ours=len(ours),
+            coming=len(ours - shown),
+            full=self._forwarder.is_full(report),
             error=entry.error,
             last_used=self._used.get(report.id, 0.0),
-            refused=frozenset(self._refused[report.id]),
+            refused=self._forwarder.never_takes(report.id),
+            probation=on_probation(health, time.monotonic()),
         )
 
     # Placing
 
     def _place_waiting(self) -> None:
-        for build in self.ledger.queue(time.time()):
-            choice = self.choice(build)
-            if choice.node is None:
-                self._note_why(build, choice)
+        """Give each build in turn its node. What has the same needs as a build that found none
+        finds none either; once no slot is free, only the first builds are told why they wait.
+        """
+        if not self.ledger.waiting:
+            return
+        hopeless: set[Needs] = set()
+        candidates = {node.key: node for node in self.candidates()}
+        now = time.monotonic()
+        if not any(node.free for node in candidates.values()):
+            if now - self._explained < _REASON_AGE:
+                return
+            self._explained = now
+        turns = self._in_order()
+        for number, build in enumerate(turns):
+            if number >= _REASONED and not any(node.free for node in candidates.values()):
+                return
+            needs = build.request.guidance.needs
+            if needs in hopeless and number >= _REASONED:
+                turns.passed_over()
+                continue
+            choice = choose(build, candidates.values())
+            if (node := choice.node) is not None:
+                self._place(build, node)
+                more = {"ours": node.ours + 1, "coming": node.coming + 1}
+                candidates[node.key] = replace(node, last_used=time.monotonic(), **more)
             else:
-                self._place(build, choice.node)
+                hopeless.add(needs)
+                turns.passed_over()
+                self._note_why(build, choice)
 
     def _place(self, build: Build, node: Candidate) -> None:
         """Commit attempt and node to the record, then forward."""
         reference = NodeReference(node.report.id, node.report.name)
-        cause = f"{node.report.name} ({node.report.id}), priority {node.priority}"
-        placed = advance(build, Event.PLACE, time.time(), cause)
-        placed = self.ledger.put(
-            replace(placed, node=reference, attempt=build.attempt + 1, reason="")
-        )
+        placed = self.attempts.place(build, reference, node.priority)
+        self._reasoned.pop(build.id, None)
         self._used[reference.id] = time.monotonic()
-        self._send(placed)
-
-    def _send(self, build: Build) -> None:
-        if build.id not in self._on_the_way:
-            self._on_the_way.add(build.id)
-            self._do(self._forward(build))
-
-    async def _forward(self, build: Build) -> None:
-        """Ask the node to take the attempt; its answer is news like any other."""
-        assert build.node is not None
-        above = self.ledger.forwards.get(build.id)
-        forward = Forward(
-            id=build.id,
-            origin=self.me,
-            attempt=build.attempt,
-            owner=build.owner,
-            path=(*(above.path if above else ()), self.me),
-        )
-        try:
-            client = self.pool.client(build.node.id)
-            if client is None:
-                raise Unreachable("it is not in the pool any more")
-            reported = await client.submit(self._caller, build.request, forward)
-        except Busy as error:
-            self._had_no_room(build, error)
-        except Unreachable as error:
-            self.pool.disbelieve(build.node.id, error.detail)
-            self._declined(build, error.detail)
-        except Unavailable as error:  # it may have heard us: its next report decides
-            self.pool.disbelieve(build.node.id, error.detail)
-        except PoolError as error:
-            self._refused[build.node.id].add(build.id)
-            self._declined(build, error.detail)
-        else:
-            self.follow(reported)
-        finally:
-            self._on_the_way.discard(build.id)
-            self.pool.changed.touch()
-
-    def _had_no_room(self, build: Build, error: Busy) -> None:
-        """The node turned busy since its report: it is passed over until it reports anew."""
-        assert build.node is not None
-        for entry in self.pool.entries():
-            if entry.report is not None and entry.report.id == build.node.id:
-                self._full[build.node.id] = entry.report.token
-        self._declined(build, error.detail)
-
-    def _declined(self, build: Build, cause: str) -> None:
-        """Back to the queue; the attempt is not used up."""
-        now = self.ledger.get(build.id)
-        if now.attempt == build.attempt and may(now, Event.DECLINE):
-            declined = advance(now, Event.DECLINE, time.time(), cause)
-            self.ledger.put(replace(declined, attempt=build.attempt - 1))
+        self._forwarder.send(placed)
 
     def _note_why(self, build: Build, choice: Choice) -> None:
         now = time.monotonic()
@@ -192,97 +211,21 @@ class Dispatcher:
         if (words := in_words(choice)) != build.reason:
             self.ledger.put(replace(build, reason=words, revision=build.revision + 1))
 
-    # Following
-
-    def on_report(self, report: Report) -> None:
-        """A node said how it is: bring our record and the node together."""
-        wanted = [
-            self.ledger.get(key)
-            for key in self.ledger.on_node(report.id)
-            if key not in self._on_the_way
-        ]
-        known = {
-            build.id: self.ledger.get(build.id)
-            for build in report.builds
-            if build.id in self.ledger
-        }
-        if report.leaving:
-            wanted = [build for build in wanted if build.id in {b.id for b in report.builds}]
-        for action in reconcile(wanted, known, report):
-            self._perform(action, report.id)
-
-    def _perform(self, action: Action, node: str) -> None:
-        match action:
-            case Follow(reported=reported):
-                self.follow(reported)
-                if reported.stage is Stage.STOPPED:
-                    self._tell(node, acknowledge=((reported.id, reported.attempt),))
-            case Resend(build=build):
-                self._send(build)
-            case Cancel(build_id=build_id):
-                self._tell(node, cancel=build_id)
-            case Acknowledge(attempts=attempts):
-                self._tell(node, acknowledge=attempts)
-
-    def follow(self, reported: Build) -> None:
-        """A node's word on an attempt of ours; one that is not the record's attempt says
-        nothing.
-        """
-        record = self.ledger.get(reported.id)
-        if record.attempt != reported.attempt or record.stage is Stage.STOPPED:
-            return
-        news = followed(record, reported, time.time(), self._settings.attempts)
-        if _shown(news) != _shown(record):
-            self.ledger.put(news)
-
     def _give_up_lost(self) -> None:
         """Attempts on lost nodes are superseded, when another node takes the build now."""
-        lost = {
-            entry.report.id
-            for entry in self.pool.entries(departed=True)
-            if entry.report is not None and self.pool.standing(entry).state == "lost"
-        }
-        for node in lost:
+        for node in self.pool.lost():
             for key in self.ledger.on_node(node):
                 build = self.ledger.get(key)
-                if self.choice(build).node is not None:
-                    event = retry.after_loss(build.attempt, self._settings.attempts)
-                    self.ledger.put(advance(build, event, time.time(), "its node was lost"))
+                if (other := self.choice(build).node) is not None:
+                    self.attempts.given_up(build, "its node was lost")
+                    build = self.ledger.get(key)
+                    if build.stage is Stage.QUEUED:
+                        self._place(build, other)
 
-    def cancelled(self, build: Build, cause: str) -> Build:
-        """Our record of a build that is ended here; the node is told by the next report, if not
-        before.
-        """
-        return self.ledger.put(advance(build, Event.CANCEL, time.time(), cause))
-
-    def forget(self, build_id: str) -> None:
-        """Drop a build that has stopped, and all that is remembered of it."""
-        self.ledger.forget(build_id)
+    async def forget(self, build_id: str) -> None:
+        """Drop a build that has stopped, and all that is remembered of it. Raises Unavailable."""
+        build = self.ledger.get(build_id)
+        assert build.stage is Stage.STOPPED
+        await self.ledger.forget(build_id)
         self._reasoned.pop(build_id, None)
-        for refused in self._refused.values():
-            refused.discard(build_id)
-
-    def _tell(
-        self, node: str, *, cancel: str = "", acknowledge: tuple[tuple[str, int], ...] = ()
-    ) -> None:
-        """Say it once; if it is not heard, the next report asks for it again."""
-        self._do(self._told(node, cancel, acknowledge))
-
-    async def _told(self, node: str, cancel: str, done: tuple[tuple[str, int], ...]) -> None:
-        client = self.pool.client(node)
-        try:
-            if client is not None and cancel:
-                await client.cancel(self._caller, cancel)
-            if client is not None and done:
-                await client.acknowledge(self._caller, Acknowledgement(done))
-        except PoolError as error:
-            log.info("%s was not told: %s", node, error.detail)
-
-    def _do(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-
-def _shown(build: Build) -> Build:
-    return replace(build, revision=0)
+        self._forwarder.forget(build)

@@ -2,6 +2,7 @@
 builds.
 """
 
+import logging
 import time
 
 from protocol.messages import Registration, Roster, RosterEntry
@@ -9,6 +10,8 @@ from protocol.model import State
 from scheduler.core.roster import Entry
 from scheduler.discovery import Discovery
 from scheduler.dispatch import Dispatcher
+
+log = logging.getLogger(__name__)
 
 
 class Listing:
@@ -29,6 +32,12 @@ class Listing:
     def register(self, registration: Registration) -> None:
         """A node makes itself known. Raises Invalid."""
         self._discovery.register(registration)
+
+    async def cordon(self, node: str, reason: str | None) -> None:
+        """Keep new builds from a node; None: allow them again. Raises NotFound, Unavailable."""
+        known = await self._dispatcher.pool.known.cordon(node, reason)
+        words = "uncordoned" if reason is None else f"cordoned: {reason}"
+        log.info("%s (%s) is %s", known.name, known.id, words, extra={"node": known.id})
 
     def _entry(self, entry: Entry) -> RosterEntry:
         standing = self._dispatcher.pool.standing(entry)
@@ -55,4 +64,5 @@ class Listing:
             images=report.images,
             last_seen=time.monotonic() - (entry.answered or 0.0),
             latency=entry.latency,
+            clock=entry.clock,
         )

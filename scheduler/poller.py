@@ -15,17 +15,21 @@ from msgspec.structs import replace
 from protocol.client import HttpService
 from protocol.errors import PoolError
 from protocol.messages import Report
-from protocol.service import Caller, Role
+from protocol.service import Caller
 from protocol.watch import Watch
 from scheduler.config import SchedulerSettings
-from scheduler.core.roster import Entry, Standing, Timing, leaders, standing
+from scheduler.core.quarantine import Health, quarantined
+from scheduler.core.roster import REMEMBERED, Entry, Standing, Timing, leaders, standing
+from scheduler.known import Known
 from scheduler.race import first_answer
+from scheduler.stores.base import Store
 
 log = logging.getLogger(__name__)
 
 _GOODBYE = 0.7  # seconds that a program that said goodbye has for its last report
 _MEASURE = 30.0  # seconds between polls that are not held, which measure the latency
 _ELSEWHERE = "it has not answered since it was found anew"
+_SELDOM = 10.0  # how many times as long as at first a dead address is left in peace
 _HEAD_START = 0.1  # seconds that an address has before the next one is tried beside it
 
 
@@ -66,17 +70,25 @@ class Target:
 class Pool:
     """All targets by key. For use on the event loop."""
 
-    def __init__(
-        self, me: str, settings: SchedulerSettings, on_report: Callable[[Report], None]
-    ) -> None:
+    def __init__(self, caller: Caller, settings: SchedulerSettings, store: Store) -> None:
+        """`caller`: this scheduler, as nodes know it."""
         self.changed = Watch()  # moves when a node appears, answers otherwise than before, or goes
-        self._me = me
+        self.known = Known(store, self.changed.touch)
+        self.health: dict[str, Health] = {}  # node -> how it fared with our builds
+        self.on_report: Callable[[Report], None] = lambda report: None
+        self._caller = caller
+        self._me = caller.program
         self._settings = settings
-        self._on_report = on_report
         self._timing = Timing(settings.silent_after, settings.lost_after)
-        self._caller = Caller(owner="", role=Role.PROGRAM, program=me)
         self._targets: dict[str, Target] = {}
         self._closing: set[asyncio.Task[None]] = set()
+        self._heard = time.monotonic()  # when any node answered last
+
+    def remember(self) -> None:
+        """Ask after the nodes that are known from before this start."""
+        for node in self.known.all():
+            if node.urls:
+                self.find(node.id, node.urls, REMEMBERED)
 
     # What is there
 
@@ -86,12 +98,35 @@ class Pool:
 
     def standing(self, entry: Entry) -> Standing:
         """The entry's state as of now."""
-        return standing(entry, self._me, time.monotonic(), self._timing)
+        now = time.monotonic()
+        return standing(entry, self._me, now, self._timing, self._held_back(entry.program, now))
+
+    def _held_back(self, node: str, now: float) -> Standing | None:
+        reason = self.known.cordoned(node)
+        if reason is not None:
+            return Standing("cordoned", reason)
+        health = self.health.get(node)
+        words = quarantined(health, now) if health is not None else None
+        return None if words is None else Standing("quarantined", words)
+
+    def lost(self) -> frozenset[str]:
+        """Ids of the nodes whose builds may be placed elsewhere."""
+        return frozenset(
+            entry.program
+            for entry in self.entries(departed=True)
+            if entry.program and self.standing(entry).state == "lost"
+        )
+
+    def count_anew(self) -> None:
+        """Nobody's silence counts from before this moment: it was we who did not listen."""
+        now = time.monotonic()
+        for target in self._targets.values():
+            target.entry = replace(target.entry, counted=now, failures=0)
 
     def client(self, node: str) -> HttpService | None:
         """How to speak to the program of this id."""
         for entry in self.entries(departed=True):
-            if entry.report is not None and entry.report.id == node:
+            if entry.program == node:
                 return self._targets[entry.key].client
         return None
 
@@ -118,11 +153,12 @@ class Pool:
             if target.entry.failures:  # it makes itself heard: it may be back
                 self._poll_anew(target)
             return
-        entry = Entry(key=key, url=urls[0], found=(how,), since=time.monotonic())
+        entry = Entry(key=key, url=urls[0], found=(how,), since=time.monotonic(), id=_id_in(key))
         if target is not None:
             self._close(target)
             known = target.entry
-            entry = replace(entry, report=known.report, answered=known.answered, error=_ELSEWHERE)
+            ways = (*known.found, how) if REMEMBERED in known.found else (how,)
+            entry = replace(known, url=urls[0], found=tuple(sorted({*ways})), error=_ELSEWHERE)
         target = self._targets[key] = Target(urls, entry, self._connect)
         self._poll_anew(target)
 
@@ -147,12 +183,13 @@ class Pool:
         for key, target in tuple(self._targets.items()):
             entry = target.entry
             quiet = now - (entry.answered if entry.answered is not None else entry.since)
-            used = entry.report is not None and entry.report.id in in_use
+            used = entry.program in in_use
             gone = target.departed and not used
             forgotten = quiet > self._settings.forget_after and "settings" not in entry.found
             if gone or forgotten:
                 self._close(target)
                 del self._targets[key]
+                self.known.left(entry.program)
                 self.changed.touch()
 
     def disbelieve(self, node: str, error: str) -> None:
@@ -166,6 +203,7 @@ class Pool:
         while self._targets:
             self._close(self._targets.popitem()[1])
         await asyncio.gather(*self._closing)
+        await self.known.close()
 
     def _close(self, target: Target) -> None:
         closing = asyncio.create_task(target.close())
@@ -199,16 +237,22 @@ class Pool:
             except PoolError as error:
                 token = None
                 self._unanswered(target, error)
-                await asyncio.sleep(self._settings.retry)
+                await asyncio.sleep(self._pause(target.entry))
                 continue
             if token is None:
                 measured = time.monotonic()
-                target.entry = replace(target.entry, latency=measured - asked)
+                clock = report.clock - time.time()
+                target.entry = replace(target.entry, latency=measured - asked, clock=clock)
             token = report.token
             self._answered(target, report)
             if report.leaving:
                 token = None
                 await asyncio.sleep(self._settings.retry)
+
+    def _pause(self, entry: Entry) -> float:
+        """Seconds until the next try: longer and longer for an address that is as good as dead."""
+        tries = self._settings.lost_after / self._settings.retry
+        return self._settings.retry * min(_SELDOM, max(1.0, entry.failures / tries))
 
     async def _ask_everywhere(self, target: Target) -> Report:
         """A report by whichever of its addresses answers; that one is used from now on."""
@@ -221,11 +265,18 @@ class Pool:
 
     def _answered(self, target: Target, report: Report) -> None:
         """Take a report in; a program that leaves goes off the roster, unless settings name it."""
+        now = time.monotonic()
+        if now - self._heard > self._timing.silent_after:
+            self.count_anew()  # nobody was heard for so long: our own link was down
+        self._heard = now
         before = target.entry
+        ways = tuple(way for way in before.found if way != REMEMBERED) or before.found
         target.entry = replace(
-            before, report=report, answered=time.monotonic(), error="", failures=0
+            before, found=ways, report=report, answered=now, error="", failures=0
         )
-        self._on_report(report)
+        if not report.leaving:
+            self.known.heard(report, before.url, ways)
+        self.on_report(report)
         target.goodbye = False
         target.departed = report.leaving and "settings" not in before.found
         if report.leaving and not target.departed:
@@ -241,7 +292,12 @@ class Pool:
         self.changed.touch()
 
     def _connect(self, url: str) -> HttpService:
-        return HttpService(url, program=self._me, patience=self._settings.patience)
+        return HttpService(url, caller=self._caller, patience=self._settings.patience)
+
+
+def _id_in(key: str) -> str:
+    """What a program was found by is its id, unless it is a URL."""
+    return "" if "/" in key else key
 
 
 def _complain(task: "asyncio.Task[None]") -> None:

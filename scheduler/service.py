@@ -3,12 +3,17 @@
 import logging
 import secrets
 import time
+from collections.abc import Iterator
+
+from msgspec.structs import replace
 
 from protocol import VERSION
 from protocol.checks import check_request
 from protocol.client import HttpService
 from protocol.errors import Busy, Conflict, PoolError, Unavailable
+from protocol.idempotency import check_same
 from protocol.identity import Identity
+from protocol.locks import Locks
 from protocol.messages import (
     API_VERSION,
     PATH_LIMIT,
@@ -31,7 +36,8 @@ from protocol.model import (
     build_id,
     new_build,
 )
-from protocol.service import LOCAL, ByteRange, Caller, OpenArtifact, OpenLog, Role
+from protocol.record import Record, Reported, reported
+from protocol.service import LOCAL, ByteRange, Caller, OpenArtifact, OpenLog
 from protocol.streams import no_log
 from protocol.watch import Watch
 from scheduler.config import SchedulerSettings
@@ -54,26 +60,48 @@ class SchedulerService:
         self._pool = dispatcher.pool
         self._ledger = dispatcher.ledger
         self._board = dispatcher.ledger.board
-        self._acknowledged: set[tuple[str, int]] = set()
+        self._locks = Locks()  # one create at a time for a key, one forward for a build
         self._changed = Watch(self._pool.changed, self._board.changed)
-        self._caller = Caller(owner="", role=Role.PROGRAM, program=me.id)
+        self._caller = dispatcher.caller
         self.leaving = False
 
     # Builds
 
     async def submit(
-        self, caller: Caller, request: BuildRequest, forward: Forward | None = None
+        self,
+        caller: Caller,
+        request: BuildRequest,
+        forward: Forward | None = None,
+        key: str = "",
     ) -> Build:
         """See BuildService."""
         check_request(request, self._settings.images)
         if forward is not None:
-            return await self._from_above(request, forward)
+            async with self._locks[forward.id]:
+                return await self._from_above(request, forward)
+        if not key:
+            return await self._new(caller, request, "")
+        await self._dispatcher.recovered.wait()  # a node may know the key, where our store is new
+        async with self._locks[caller.owner, key]:
+            known = self._ledger.made_with((caller.owner, key))
+            if known is None:
+                return await self._new(caller, request, key)
+            check_same(known, request)
+            return known
+
+    async def _new(self, caller: Caller, request: BuildRequest, key: str) -> Build:
         if self._ledger.waiting >= self._settings.waiting_limit:
-            raise Busy(f"{self._ledger.waiting} builds wait already", retry_after=30)
+            raise Busy(
+                f"{self._ledger.waiting} builds wait already",
+                retry_after=round(min(600, self._dispatcher.estimate(1) or 30)) or 1,
+            )
         now = time.time()
-        key = build_id(now, secrets.token_bytes(10))
-        build = new_build(key, request, origin=self._me.id, owner=caller.owner, now=now)
-        self._dispatcher.enqueue(build)
+        identity = build_id(now, secrets.token_bytes(10))
+        build = new_build(
+            identity, request, origin=self._me.id, owner=caller.owner, now=now, key=key
+        )
+        await self._ledger.add(build)
+        self._pool.changed.touch()
         return build
 
     async def _from_above(self, request: BuildRequest, forward: Forward) -> Build:
@@ -86,14 +114,16 @@ class SchedulerService:
                 field="forward.path",
                 expected=f"at most {PATH_LIMIT} schedulers, each once",
             )
-        before = 0
-        if forward.id in self._board:
-            known, last = self._board.get(forward.id), self._ledger.forwards.get(forward.id)
+        known = self._board.get(forward.id) if forward.id in self._board else None
+        last = self._ledger.forward_of(forward.id)
+        if known is not None and last is None and known.origin == forward.origin:
+            return self._ledger.as_asked(self._ledger.replaced(known, forward))  # adopted before
+        if known is not None:
             if last is None or last.origin != forward.origin or forward.attempt < last.attempt:
                 raise Conflict("this build is here already", field="forward.attempt")
             if forward.attempt == last.attempt:
                 return self._ledger.as_asked(known)
-            before = (await self.cancel(LOCAL, known.id)).attempt
+            known = await self.cancel(LOCAL, known.id)
         if self._free() <= 0:
             raise Busy(f"{self._name} takes no build: {self._why_busy()}", retry_after=1)
         build = new_build(
@@ -102,10 +132,15 @@ class SchedulerService:
             origin=forward.origin,
             owner=forward.owner,
             now=time.time(),
-            attempt=before,
+            attempt=known.attempt if known is not None else 0,
+            key=forward.key,
         )
-        self._ledger.forwards[forward.id] = forward
-        self._dispatcher.enqueue(build)
+        if known is None:
+            await self._ledger.add(build, forward)
+        else:
+            self._ledger.replaced(replace(build, revision=known.revision + 1), forward)
+            await self._ledger.saved(build.id)
+        self._pool.changed.touch()
         return self._ledger.as_asked(build)
 
     async def get(
@@ -122,19 +157,21 @@ class SchedulerService:
         """See BuildService."""
         return await self._board.changes(cursor, wait)
 
-    async def cancel(self, caller: Caller, build_id: str) -> Build:
+    async def cancel(self, caller: Caller, build_id: str, attempt: int | None = None) -> Build:
         """See BuildService. The node's own word counts where it answers."""
         build = self._board.get(build_id)
-        if build.stage is Stage.STOPPED:
+        asked = self._ledger.as_asked(build).attempt
+        if build.stage is Stage.STOPPED or attempt not in (None, asked):
             return build
         if build.node is not None and (client := self._pool.client(build.node.id)):
             try:
-                self._dispatcher.follow(await client.cancel(self._caller, build_id))
+                ended = await client.cancel(self._caller, build_id, build.attempt)
+                self._dispatcher.attempts.follow(ended)
             except PoolError as error:
                 log.info("cancelling %s on %s: %s", build_id, build.node.name, error.detail)
-        build = self._board.get(build_id)
-        if build.stage is not Stage.STOPPED:
-            build = self._dispatcher.cancelled(build, "it was cancelled")
+        build = self._dispatcher.attempts.cancelled(self._board.get(build_id), "it was cancelled")
+        self._dispatcher.follower.tell_cancelled(build)
+        await self._ledger.saved(build_id)
         return build
 
     async def explain(self, caller: Caller, build_id: str) -> Explanation:
@@ -145,7 +182,15 @@ class SchedulerService:
         choice = self._dispatcher.choice(build)
         place = self._dispatcher.place_in_queue(build_id)
         words = in_words(choice) if choice.node is None else "it is about to be placed"
-        return Explanation(build.id, build.state, words, place, choice.refusals, build.history)
+        return Explanation(
+            build.id,
+            build.state,
+            words,
+            place,
+            self._dispatcher.estimate(place) if place else None,
+            choice.refusals,
+            build.history,
+        )
 
     # Logs and artifacts: relayed from the node, never kept
 
@@ -198,35 +243,39 @@ class SchedulerService:
         """
         if after == self._token() and wait > 0:
             await self._changed.wait(self._changed.count, wait)
-        builds = tuple(
-            self._ledger.as_asked(build)
-            for build in self._board
-            if caller.program and build.origin == caller.program
-        )
-        builds = tuple(
-            build for build in builds if (build.id, build.attempt) not in self._acknowledged
-        )
-        return self._report(builds)
+        return self._report(reported(self._records_of(caller), caller.store))
+
+    def _records_of(self, caller: Caller) -> Iterator[Record]:
+        """The builds that this scheduler above us placed here, as it knows them."""
+        if caller.program in ("", self._me.id):
+            return
+        for build in self._board:
+            if build.origin == caller.program:
+                record = self._ledger.record(build.id)
+                yield replace(record, build=self._ledger.as_asked(build))
 
     async def acknowledge(self, caller: Caller, acknowledgement: Acknowledgement) -> None:
         """See BuildService."""
-        for key in acknowledgement.attempts:
-            build = self._board.get(key[0]) if key[0] in self._board else None
-            if build is not None and build.origin == caller.program:
-                self._acknowledged.add(key)
+        for key, attempt in acknowledgement.attempts:
+            build = self._board.get(key) if key in self._board else None
+            if build is None or not caller.program or build.origin != caller.program:
+                continue
+            if self._ledger.as_asked(build).attempt == attempt:
+                self._ledger.acknowledged(key, acknowledgement.store)
+        self._changed.touch()
 
-    def forget_old(self) -> None:
-        """Drop builds that ended longer ago than the setting says."""
-        before = time.time() - self._settings.keep
+    async def forget_old(self) -> None:
+        """Drop builds and keys that are older than the settings say."""
+        now = time.time()
+        self._ledger.forget_keys(now - self._settings.key_keep)
         for build in self._board:
-            if build.stopped is not None and build.stopped < before:
-                self._acknowledged.discard((build.id, self._ledger.as_asked(build).attempt))
-                self._dispatcher.forget(build.id)
+            if build.stopped is not None and build.stopped < now - self._settings.keep:
+                await self._dispatcher.forget(build.id)
 
     def _token(self) -> str:
         return f"{self._me.boot}.{self._changed.count}"
 
-    def _report(self, builds: tuple[Build, ...]) -> Report:
+    def _report(self, told: Reported) -> Report:
         nodes = [node for node in self._dispatcher.candidates() if node.state in ("ready", "busy")]
         ready = [node for node in nodes if node.state == "ready" and not node.error]
         slots = sum(node.report.slots for node in nodes)
@@ -252,7 +301,9 @@ class SchedulerService:
             disk_free=max((node.report.disk_free for node in nodes), default=0),
             leaving=self.leaving,
             below=self._pool.below(),
-            builds=builds,
+            builds=told.builds,
+            wholes=told.wholes,
+            more=told.more,
             clock=time.time(),
         )
 

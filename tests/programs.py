@@ -18,9 +18,10 @@ from protocol.client import HttpService
 from protocol.messages import Roster
 from protocol.model import Build, BuildRequest, Command, Guidance, Needs, NoOutput, Recipe, State
 from protocol.program import Listener
-from protocol.service import LOCAL, BuildService
+from protocol.service import LOCAL, BuildService, Caller
 from scheduler.app import Scheduler
 from scheduler.config import SchedulerSettings
+from scheduler.stores import open_store
 
 _names = itertools.count()
 
@@ -41,7 +42,7 @@ class Program(Struct):
 async def a_node(folder: Path, **settings: Any) -> AsyncIterator[Program]:
     """A node, with the dummy engine unless the settings say otherwise."""
     name = f"node{next(_names)}"
-    chosen = {"engine": "dummy", "name": name, "disk_reserve": 0, **settings}
+    chosen = {"engine": "dummy", "name": name, "disk_reserve": 0, "drain_limit": 0, **settings}
     own = NodeSettings(listen="127.0.0.1:0", mdns=False, **chosen)
     home = folder / name
     with identity.open_data(home):
@@ -49,13 +50,15 @@ async def a_node(folder: Path, **settings: Any) -> AsyncIterator[Program]:
         listener = Listener(own)
         await node.start()
         server = listener.serve(node.web(), own)
+        chores = [asyncio.create_task(chore) for chore in node.chores()]
         try:
             yield Program(node.identity.id, listener.url, node.service, node)
         finally:
+            await _ended(chores)
             await node.leave()
             server.stop()
             await server.close_all_connections()
-            node.engine.close()
+            await node.close()
 
 
 @asynccontextmanager
@@ -66,26 +69,31 @@ async def a_scheduler(folder: Path, *nodes: str, **settings: Any) -> AsyncIterat
     own = SchedulerSettings(listen="127.0.0.1:0", mdns=False, **chosen)
     home = folder / name
     with identity.open_data(home):
-        scheduler = Scheduler(own, identity.load(home))
+        scheduler = Scheduler(own, identity.load(home), open_store(own.store, home))
         listener = Listener(own)
         server = listener.serve(scheduler.web(), own)
         scheduler.discovery.named(own.nodes)
-        placing = asyncio.create_task(scheduler.dispatcher.run())
+        chores = [asyncio.create_task(chore) for chore in scheduler.begin()]
         try:
             yield Program(scheduler.identity.id, listener.url, scheduler.service, scheduler)
         finally:
-            placing.cancel()
-            await asyncio.wait({placing})
+            await _ended(chores)
             await scheduler.leave()
-            await scheduler.dispatcher.close()
             server.stop()
             await server.close_all_connections()
+            await scheduler.close()
+
+
+async def _ended(tasks: list["asyncio.Task[None]"]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
 
 
 @asynccontextmanager
-async def a_client(url: str, program: str = "") -> AsyncIterator[HttpService]:
+async def a_client(url: str, caller: Caller | None = None) -> AsyncIterator[HttpService]:
     """The build service over HTTP."""
-    client = HttpService(url, program=program)
+    client = HttpService(url, caller=caller)
     try:
         yield client
     finally:

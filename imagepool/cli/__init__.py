@@ -18,7 +18,11 @@ COMMANDS = {
     "log": ("builds", "Print the log of a build."),
     "download": ("builds", "Download what a build made."),
     "cancel": ("builds", "End a build."),
-    "nodes": ("builds", "List the nodes of the pool."),
+    "nodes": ("nodes", "List the nodes of the pool."),
+    "cordon": ("nodes", "Give a node no new builds."),
+    "uncordon": ("nodes", "Give a node builds again."),
+    "drain": ("nodes", "Give a node no new builds, and wait until it has none."),
+    "backup": ("backup", "Copy the scheduler's store while it runs."),
 }
 """Command -> module in this package that has it under its own name, and the line in the list of
 commands.

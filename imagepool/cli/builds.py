@@ -1,4 +1,4 @@
-"""Commands that speak to a pool: `build`, `status`, `log`, `download`, `cancel`, `nodes`."""
+"""Commands that speak to a pool: `build`, `status`, `log`, `download`, `cancel`."""
 
 import asyncio
 import sys
@@ -117,15 +117,6 @@ async def download(pool: HttpService, build_id: str, output: Path | None) -> Non
 async def cancel(pool: HttpService, build_id: str) -> None:
     """End a build; one that has stopped stays as it is."""
     click.echo(show.ending(await pool.cancel(LOCAL, build_id)))
-
-
-@click.command()
-@as_json
-@with_pool
-async def nodes(pool: HttpService, as_json: bool) -> None:
-    """List the nodes of the pool, the favoured first, and why a node takes no builds."""
-    roster = await pool.roster()
-    click.echo(wire.encode(roster) if as_json else show.node_table(roster))
 
 
 def _print(data: bytes) -> None:

@@ -11,7 +11,8 @@ import click
 
 from imagepool.cli.exits import USAGE, Failure
 from protocol.errors import PoolError
-from protocol.program import announce_ready, set_up_logging, until_told
+from protocol.logs import set_up_logging
+from protocol.program import announce_ready, until_told
 from protocol.settings import ProgramSettings, data_folder, host_and_port, load
 
 Option = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -28,6 +29,7 @@ _COMMON: tuple[Option, ...] = (
         "--no-mdns", "mdns", flag_value=False, default=None, help="Neither find nor be found."
     ),
     click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"])),
+    click.option("--log-format", type=click.Choice(["text", "json"]), help="json: for machines."),
 )
 _NODE: tuple[Option, ...] = (
     click.option(
@@ -98,7 +100,7 @@ def up(config: Path | None, **flags: Any) -> None:
     settings = _settings(SchedulerSettings, "scheduler", config, flags)
     host, _ = host_and_port(settings.listen)
     folder = data_folder(settings, "up")
-    shared = {name: flags[name] for name in ("name", "pool", "mdns", "log_level")}
+    shared = {name: flags[name] for name in ("name", "pool", "mdns", "log_level", "log_format")}
     listen = f"[{host}]:0" if ":" in host else f"{host}:0"
     own = {"listen": listen, "data": str(folder / "node")}
     node_settings = _settings(NodeSettings, "node", config, node_flags | shared | own)
@@ -135,9 +137,9 @@ def _settings(kind: Any, table: str, config: Path | None, flags: dict[str, Any])
     given = {name: value for name, value in flags.items() if value is not None and value != ()}
     try:
         settings = load(kind, table, file=config, flags=given)
+        set_up_logging(settings.log_level, settings.log_format)
     except PoolError as error:
         raise Failure(error, USAGE) from error
-    set_up_logging(settings.log_level)
     return settings
 
 

@@ -10,6 +10,7 @@ class Facts(Struct, frozen=True):
     used: int  # builds that run or are about to
     waiting: int = 0  # builds given to this node directly that wait
     leaving: bool = False
+    resuming: bool = False
     engine_problem: str = ""
     disk_free: int = 0  # bytes
     disk_reserve: int = 0  # bytes
@@ -23,9 +24,11 @@ def capacity(facts: Facts) -> tuple[str, str]:
 
 def _reason(facts: Facts) -> str:
     if facts.leaving:
-        return "it is shutting down"
+        return _leaving(facts.used)
     if facts.engine_problem:
         return facts.engine_problem
+    if facts.resuming:
+        return "it goes on with the builds of its earlier life"
     if facts.slots == 0:
         return "it has no slots"
     if facts.used >= facts.slots:
@@ -35,3 +38,7 @@ def _reason(facts: Facts) -> str:
     if facts.disk_free < facts.disk_reserve:
         return f"its disk is full: {facts.disk_free >> 20} MiB free"
     return ""
+
+
+def _leaving(used: int) -> str:
+    return f"it shuts down when its builds have ended: {used}" if used else "it is shutting down"

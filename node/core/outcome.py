@@ -19,10 +19,17 @@ class Ending(Struct, frozen=True):
     engine_words: str = ""  # what the engine says of the end
     out_of_memory: bool = False
     result_problem: str = ""  # why the result could not be taken
+    away: str = ""  # why nobody watched the container end; empty where somebody did
 
 
 def outcome(recipe: Recipe, ending: Ending) -> tuple[Event, str]:
-    """The event that ends the build, and the reason in a sentence."""
+    """The event that ends the build, and the reason in a sentence.
+
+    A container that ended before its work was done is the build's own failure, unless it ended
+    while nobody watched: then it may have been the machine or the engine, and is tried again.
+    """
+    if not ending.finished and ending.away and not ending.out_of_memory:
+        return Event.GIVE_UP, f"{ending.away} when its container ended, with {ending.exit_code}"
     if not ending.finished:
         return Event.FAIL, _unfinished(ending)
     for command in ending.commands:

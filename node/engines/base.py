@@ -13,11 +13,11 @@ Errors::
     ├── ImageUnknown         no such image here nor in its registry: the user's failure
     ├── RegistryUnreachable  the registry did not answer: infrastructure
     └── ContainerRefused     the engine would not create or start it: in the engine's words
-
-
+        └── NameTaken        a container of this name exists already
 """
 
 from collections.abc import Callable, Mapping
+from enum import Enum
 from pathlib import Path
 from typing import Protocol
 
@@ -42,6 +42,10 @@ class RegistryUnreachable(EngineError):
 
 class ContainerRefused(EngineError):
     """The engine would not create or start the container."""
+
+
+class NameTaken(ContainerRefused):
+    """A container of this name exists already: perhaps our own, from before a crash."""
 
 
 class Mount(msgspec.Struct, frozen=True):
@@ -74,13 +78,21 @@ class ContainerSpec(msgspec.Struct, frozen=True):
     capabilities: tuple[str, ...]  # all others are dropped; without the prefix CAP_
 
 
+class ContainerState(Enum):
+    """How far a container is."""
+
+    CREATED = "created"  # it was never started, or starting it failed: nothing ever ran in it
+    RUNNING = "running"
+    ENDED = "ended"
+
+
 class Container(msgspec.Struct, frozen=True):
-    """A container that exists, running or ended."""
+    """A container that exists."""
 
     id: str
     name: str
     labels: Mapping[str, str]
-    running: bool
+    state: ContainerState
 
 
 class Exit(msgspec.Struct, frozen=True):
@@ -91,6 +103,7 @@ class Exit(msgspec.Struct, frozen=True):
     out_of_memory: (
         bool  # a note for the reader, never a verdict: also true of containers that ended well
     )
+    watched: bool  # False: the engine may have ended it, and nobody can say that it did not
 
 
 class EngineInfo(msgspec.Struct, frozen=True):
@@ -123,13 +136,19 @@ class Engine(Protocol):
         """
 
     def start(self, spec: ContainerSpec) -> str:
-        """Create and start a container; answer its id. Raises ContainerRefused, ImageUnknown,
-        EngineDown.
+        """Create and start a container; answer its id.
+
+        May be repeated after a crash: NameTaken says that it was created then, and nothing about
+        how far it came, which `containers` does. Raises ContainerRefused, ImageUnknown, EngineDown.
         """
 
     def wait(self, container: str) -> Exit:
-        """Wait, without limit, until the container has ended. Raises EngineDown, also where it
-        is gone.
+        """Wait, without limit, until the container has ended.
+
+        The engine may be away for a while meanwhile. If it then says that the container has ended,
+        this end was not `watched`; if the container still runs, what comes is watched again. An end
+        that an engine brings about itself, when it is stopped, is not watched either, nor one that
+        this engine, in its present life, has not seen. Raises EngineDown, also where it is gone.
         """
 
     def kill(self, container: str) -> None:
@@ -140,6 +159,16 @@ class Engine(Protocol):
     def remove(self, container: str) -> None:
         """Remove the container, its layer and volumes, running or not; nothing happens where it
         is gone.
+        """
+
+    def usage(self, container: str) -> int:
+        """Bytes that the container has written into its own layer, mounts excepted; 0 where it is
+        gone. Raises EngineDown.
+        """
+
+    def forget_image(self, image: str) -> None:
+        """Remove the image of this name; nothing happens where it is gone, or a container uses it.
+        Raises EngineDown.
         """
 
     def containers(self, labels: Mapping[str, str]) -> tuple[Container, ...]:

@@ -19,21 +19,28 @@ from node.engines.base import (
     Container,
     ContainerRefused,
     ContainerSpec,
+    ContainerState,
     EngineDown,
     EngineError,
     EngineInfo,
     Exit,
     ImageUnknown,
-    Limits,
+    NameTaken,
 )
 from node.engines.docker_client import ANSWER, Client
+from node.engines.docker_config import container_config
 from node.engines.docker_pull import news, pull_error
 
 _API = (1, 41)
-_PATIENCE = 60.0  # seconds that the engine may be away while a container runs (live-restore)
 _PAUSE = 0.25  # seconds between attempts to reach it again
 _CONNECTIONS = 64  # kept for reuse
-_OOM_SCORE = 990  # builds die first; the supervisor puts commands at 1000, before itself
+_STATES = {
+    "created": ContainerState.CREATED,
+    "running": ContainerState.RUNNING,
+    "paused": ContainerState.RUNNING,
+    "restarting": ContainerState.RUNNING,
+}
+"""The engine's words; all others are of containers that have ended."""
 
 
 class _Unanswered(EngineDown):
@@ -41,11 +48,14 @@ class _Unanswered(EngineDown):
 
 
 class DockerEngine:
-    """See `Engine`."""
+    """See `Engine`. `patience`: seconds that it may be away while somebody waits for a container,
+    which runs on meanwhile where the engine has live-restore.
+    """
 
     runs_programs = True
 
-    def __init__(self) -> None:
+    def __init__(self, patience: float = 60.0) -> None:
+        self._patience = patience
         self._lock = threading.Lock()
         self._made: Client | None = None
         self._cpus = 0  # of the engine's machine
@@ -83,7 +93,7 @@ class DockerEngine:
 
     def start(self, spec: ContainerSpec) -> str:
         """Create and start; what was created and would not start is removed."""
-        with self._asking(ContainerRefused) as client:
+        with self._asking(ContainerRefused, conflict=NameTaken) as client:
             config = container_config(spec, self._cpus)
             made: str = client.create_container_from_config(config, spec.name)["Id"]
         try:
@@ -95,14 +105,21 @@ class DockerEngine:
         return made
 
     def wait(self, container: str) -> Exit:
-        """The engine may be away for a while; the container runs on where it has live-restore."""
+        """An engine that is being stopped still answers, and says that a container ended which it
+        stopped itself; hence the question whether it had asked it to.
+        """
+        watched = True
         while True:
             try:
+                watched = watched or self._state(container)["Running"]
                 state = self._ended_state(container)
+                with self._asking() as client:
+                    watched = watched and client.ended_unasked(container)
             except _Unanswered:
+                watched = False
                 self._await_engine()
-                continue
-            return Exit(state["ExitCode"], state["Error"], state["OOMKilled"])
+            else:
+                return Exit(state["ExitCode"], state["Error"], state["OOMKilled"], watched)
 
     def kill(self, container: str) -> None:
         """SIGKILL."""
@@ -114,6 +131,17 @@ class DockerEngine:
         with self._asking(absent=(404, 409)) as client:
             client.remove_container(container, force=True, v=True)
 
+    def usage(self, container: str) -> int:
+        """The engine counts, which takes it a while where there are many files."""
+        with self._asking(absent=(404,)) as client:
+            return client.layer_size(container)
+        return 0
+
+    def forget_image(self, image: str) -> None:
+        """Where it has other names, only this one goes. 409: a container uses it."""
+        with self._asking(absent=(404, 409)) as client:
+            client.remove_image(image)
+
     def containers(self, labels: Mapping[str, str]) -> tuple[Container, ...]:
         """Running or not."""
         wanted = [f"{name}={value}" for name, value in labels.items()]
@@ -124,7 +152,7 @@ class DockerEngine:
                 id=one["Id"],
                 name=one["Names"][0].lstrip("/") if one["Names"] else "",
                 labels=one["Labels"] or {},
-                running=one["State"] in ("running", "paused", "restarting"),
+                state=_STATES.get(one["State"], ContainerState.ENDED),
             )
             for one in found
         )
@@ -159,14 +187,18 @@ class DockerEngine:
         while True:
             with self._asking() as client:
                 client.wait_streamed(container)
-                state = client.inspect_container(container)["State"]
+            state = self._state(container)
             if not state["Running"]:
                 return state
             self._closed.wait(_PAUSE)  # an engine that shuts down answers too early
 
+    def _state(self, container: str) -> Any:
+        with self._asking() as client:
+            return client.inspect_container(container)["State"]
+
     def _await_engine(self) -> None:
         """Return when it answers again. Raises EngineDown after a time."""
-        deadline = time.monotonic() + _PATIENCE
+        deadline = time.monotonic() + self._patience
         while True:
             self._closed.wait(_PAUSE)
             try:
@@ -179,19 +211,25 @@ class DockerEngine:
 
     @contextmanager
     def _asking(
-        self, refusal: type[EngineError] = EngineDown, absent: tuple[int, ...] = ()
+        self,
+        refusal: type[EngineError] = EngineDown,
+        *,
+        conflict: type[EngineError] | None = None,
+        absent: tuple[int, ...] = (),
     ) -> Iterator["Client"]:
-        """The client, its errors translated: `refusal` is what an answer of 4xx or 5xx becomes.
-
-        Answers in `absent` are none: there was nothing to be done.
+        """The client, its errors translated: `refusal` is what an answer of 4xx or 5xx becomes,
+        `conflict` what 409 does. Answers in `absent` are none: there was nothing to be done.
         """
         try:
             yield self._client()
-        except ImageNotFound as error:
-            raise ImageUnknown(_words(error)) from error
         except APIError as error:
-            if error.status_code not in absent:
-                raise refusal(_words(error)) from error
+            if error.status_code in absent:
+                return
+            if isinstance(error, ImageNotFound):
+                refusal = ImageUnknown
+            elif conflict and error.status_code == 409:
+                refusal = conflict
+            raise refusal(_words(error)) from error
         except (DockerException, requests.RequestException, urllib3.exceptions.HTTPError) as error:
             raise _Unanswered(f"the Docker Engine does not answer: {error}") from error
 
@@ -212,49 +250,6 @@ class DockerEngine:
                 self._cpus = client.info()["NCPU"]
                 self._made = client
             return self._made
-
-
-def container_config(spec: ContainerSpec, cpus: int) -> dict[str, Any]:
-    """The body of POST /containers/create. `cpus`: of the engine's machine, which refuses more."""
-    return {
-        "Image": spec.image,
-        "Entrypoint": list(spec.entrypoint),  # with it set, the image's CMD is ignored too
-        "Cmd": [],
-        "User": "0:0",
-        "Healthcheck": {"Test": ["NONE"]},
-        "Env": [f"{name}={value}" for name, value in spec.environment.items()],
-        "Labels": dict(spec.labels),
-        "HostConfig": {
-            "Init": False,  # the supervisor is PID 1, whatever the engine's default
-            "AutoRemove": False,
-            "CapDrop": ["ALL"],
-            "CapAdd": list(spec.capabilities),
-            "SecurityOpt": ["no-new-privileges"],
-            "OomScoreAdj": _OOM_SCORE,
-            "LogConfig": {"Type": "none"},  # the output goes to the work folder
-            "Mounts": [
-                {
-                    "Type": "bind",
-                    "Source": str(mount.source),
-                    "Target": mount.target,
-                    "ReadOnly": mount.read_only,
-                    "BindOptions": {"Propagation": "rprivate"},
-                }
-                for mount in spec.mounts
-            ],
-            **_limits(spec.limits, cpus),
-        },
-    }
-
-
-def _limits(limits: Limits, cpus: int) -> dict[str, Any]:
-    return {
-        "Memory": limits.memory,
-        "MemorySwap": limits.memory,  # the sum: no swap beyond it
-        "NanoCpus": int(min(limits.cpus, cpus) * 1e9),
-        "PidsLimit": limits.processes,
-        "NetworkMode": "bridge" if limits.network else "none",
-    }
 
 
 def _words(error: APIError) -> str:

@@ -1,6 +1,8 @@
 """The SDK's client, with a time limit on every request but one, and a way to cut all of them."""
 
 import contextlib
+import json
+import time
 from typing import Any
 from weakref import WeakSet
 
@@ -8,10 +10,14 @@ import docker
 import requests
 from docker.errors import create_api_error_from_http_exception
 from docker.types import CancellableStream
+from docker.utils import convert_filters
 
 ANSWER = 60.0
 """Seconds that the engine may take over an answer."""
 _SILENCE = 300.0  # seconds between two signs of life of a pull
+_SKEW = 1.0  # seconds that the engine's clock may be behind ours
+STOP_SIGNAL = 15
+"""What an engine that is stopped sends to its containers, and we never do."""
 
 
 class Client(docker.APIClient):
@@ -43,6 +49,30 @@ class Client(docker.APIClient):
             except requests.HTTPError as error:
                 create_api_error_from_http_exception(error)  # it raises
             _ = response.content
+
+    def ended_unasked(self, container: str) -> bool:
+        """Whether this engine saw a container end that it had not asked to.
+
+        It remembers the last 256 events, of its present life only.
+        """
+        wanted = {"container": [container], "event": ["kill", "die"]}
+        until = f"{time.time() + _SKEW:.6f}"
+        query = {"since": "0", "until": until, "filters": convert_filters(wanted)}
+        asked = False
+        with self.get(self._url("/events"), params=query, stream=True) as response:
+            self._raise_for_status(response)
+            for line in response.iter_lines():
+                event = json.loads(line)
+                if event["Action"] == "die":
+                    return not asked
+                asked = asked or event["Actor"]["Attributes"].get("signal") == str(STOP_SIGNAL)
+        return False
+
+    def layer_size(self, container: str) -> int:
+        """Bytes in its writable layer, which the engine counts file by file."""
+        url = self._url("/containers/{0}/json", container)
+        said = self._result(self._get(url, params={"size": 1}), json=True)
+        return max(0, said.get("SizeRw") or 0)
 
     def cut(self) -> None:
         """End all streams, in whichever thread they are read."""

@@ -1,34 +1,58 @@
 """An engine without containers: it plays the text of the commands as a script of its own.
 
 What the script's lines do is told in `node/engines/player.py`. Every image is here but those named
-`missing/...` (there is none) and `unreachable/...` (its registry does not answer).
+`missing/...` (there is none) and `unreachable/...` (its registry does not answer). A container of
+an image named `broken/...` does not start: the engine fails, which is nobody's fault but its own.
+
+What happened is told in a journal, for tests that kill nodes and count afterwards: `JOURNAL` in the
+node's data folder, a JSON object in each line, appended in one write each::
+
+    {"at": seconds since 1970, "event": EVENT, "build": ID, "attempt": NUMBER, "container": ID,
+     "code": NUMBER or null}
+
+`start`, before anything is played; `end`, the play came to its end by itself, with this code;
+`kill`, it was ended before, also by the node's orderly end; `remove`. Build and attempt are the
+labels, "" and 0 where there are none.
 """
 
+import json
 import os
 import platform
 import threading
+import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from node.engines.base import (
     Container,
     ContainerRefused,
     ContainerSpec,
+    ContainerState,
     EngineDown,
+    EngineError,
     EngineInfo,
     Exit,
     ImageUnknown,
+    NameTaken,
     RegistryUnreachable,
 )
 from node.engines.player import Player
 from node.plan import IN, OUT, PLAN, decode_plan
 
+JOURNAL = "engine.journal"
+_LABEL = "imagepool"  # prefix of the labels that the journal tells
+
 
 class DummyEngine:
-    """See `Engine`. Costs nothing until a build runs; each running build is one thread."""
+    """See `Engine`. Costs nothing until a build runs; each running build is one thread.
+
+    `folder`: where its journal lies; None: it keeps none.
+    """
 
     runs_programs = False
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path | None = None) -> None:
+        self._journal = folder / JOURNAL if folder else None
         self._lock = threading.Lock()
         self._plays: dict[str, Player] = {}
         self._images: set[str] = set()
@@ -63,17 +87,21 @@ class DummyEngine:
         """Begin to play the plan found in the mounts."""
         self._require_open()
         _require_image(spec.image)
+        if spec.image.startswith("broken/"):
+            raise EngineError(f"the engine cannot start {spec.image}")
         folders = {mount.target: mount.source for mount in spec.mounts}
         try:
             plan = decode_plan((folders[IN] / PLAN).read_bytes())
-            play = Player(spec, plan, folders[OUT])
+            play = Player(spec, plan, folders[OUT], self._tell)
         except (KeyError, OSError, ValueError) as error:
             raise ContainerRefused(f"no plan to play: {error}") from error
         with self._lock:
+            self._require_open()
             if any(spec.name == other.spec.name for other in self._plays.values()):
-                raise ContainerRefused(f"there is a container {spec.name} already")
+                raise NameTaken(f"there is a container {spec.name} already")
+            self._tell("start", play)
+            play.start()
             self._plays[play.id] = play
-        play.start()
         return play.id
 
     def wait(self, container: str) -> Exit:
@@ -83,6 +111,8 @@ class DummyEngine:
             raise EngineDown(f"the container {container[:12]} is gone")
         play.ended.wait()
         self._require_open()
+        if play.fault:
+            raise EngineDown(play.fault)
         return play.exit
 
     def kill(self, container: str) -> None:
@@ -99,6 +129,19 @@ class DummyEngine:
         if play:
             play.killed.set()
             play.ended.wait()
+            self._tell("remove", play)
+
+    def usage(self, container: str) -> int:
+        """All that it has written: it has no layer but its work folder."""
+        play = self._find(container)
+        return play.usage() if play else 0
+
+    def forget_image(self, image: str) -> None:
+        """As if it had never been asked for."""
+        self._require_open()
+        with self._lock:
+            if all(play.spec.image != image for play in self._plays.values()):
+                self._images.discard(image)
 
     def containers(self, labels: Mapping[str, str]) -> tuple[Container, ...]:
         """Those of this engine that carry the labels."""
@@ -106,18 +149,39 @@ class DummyEngine:
         with self._lock:
             plays = tuple(self._plays.values())
         return tuple(
-            Container(play.id, play.spec.name, play.spec.labels, not play.ended.is_set())
+            Container(play.id, play.spec.name, play.spec.labels, _state(play))
             for play in plays
             if labels.items() <= play.spec.labels.items()
         )
 
     def close(self) -> None:
-        """What it plays lives in this process, and ends with it."""
+        """What it plays lives in this process, and has ended when this returns."""
         with self._lock:
             self._closed = True
             plays = tuple(self._plays.values())
         for play in plays:
             play.killed.set()
+        for play in plays:
+            play.ended.wait()
+
+    def _tell(self, event: str, play: Player, code: int | None = None) -> None:
+        """A line of the journal. Raises OSError."""
+        if self._journal is None:
+            return
+        labels = play.spec.labels
+        line = {
+            "at": time.time(),
+            "event": event,
+            "build": labels.get(f"{_LABEL}.build", ""),
+            "attempt": int(labels.get(f"{_LABEL}.attempt", 0)),
+            "container": play.id,
+            "code": code,
+        }
+        file = os.open(self._journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        try:
+            os.write(file, json.dumps(line).encode() + b"\n")
+        finally:
+            os.close(file)
 
     def _find(self, container: str) -> Player | None:
         self._require_open()
@@ -127,6 +191,10 @@ class DummyEngine:
     def _require_open(self) -> None:
         if self._closed:
             raise EngineDown("the engine was closed")
+
+
+def _state(play: Player) -> ContainerState:
+    return ContainerState.ENDED if play.ended.is_set() else ContainerState.RUNNING
 
 
 def _require_image(image: str) -> None:

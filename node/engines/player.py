@@ -7,6 +7,8 @@ so that any build runs::
     sleep SECONDS     print TEXT     exit CODE     hang
     bytes N           N random bytes of output
     artifact N        the result: N random bytes; a build without this line has one of 1 KiB
+    break             the container ends with 1, before the build does: no exit record
+    engine-fault      the engine loses the container: who waits for it hears that the engine is down
 """
 
 import contextlib
@@ -24,7 +26,7 @@ from node.plan import NEVER_RAN, Plan, PlannedCommand, Step, format_exit, format
 _LINE = re.compile(
     r"(sleep) +([0-9]{1,9}(?:\.[0-9]*)?)\s*"
     r"|(bytes|artifact|exit) +([0-9]{1,15})\s*"
-    r"|(hang)\s*"
+    r"|(hang|break|engine-fault)\s*"
     r"|(print)(?: (.*))?"
 )
 _PIECE = 1 << 20
@@ -36,6 +38,14 @@ class _Killed(Exception):
     """The container is to end now."""
 
 
+class _Broken(Exception):
+    """The container is to end by itself, now."""
+
+
+class _Lost(Exception):
+    """The engine is to fail."""
+
+
 class _Exited(Exception):
     """The script said so."""
 
@@ -44,14 +54,26 @@ class _Exited(Exception):
 
 
 class Player:
-    """One container: a thread that does as the plan says."""
+    """One container: a thread that does as the plan says.
 
-    def __init__(self, spec: ContainerSpec, plan: Plan, out: Path) -> None:
+    `tell(event, player, code)` is called when nothing is written any more, but before `ended` is
+    set: with "end" where the play came to its end by itself, else with "kill".
+    """
+
+    def __init__(
+        self,
+        spec: ContainerSpec,
+        plan: Plan,
+        out: Path,
+        tell: Callable[[str, "Player", int], None],
+    ) -> None:
         self.id = secrets.token_hex(32)
         self.spec = spec
         self.killed = threading.Event()
         self.ended = threading.Event()
-        self.exit = Exit(_KILLED, "", out_of_memory=False)
+        self.exit = _exit(_KILLED)
+        self.fault = ""  # what those hear who wait for it
+        self._tell = tell
         self._plan = plan
         self._out = out
         self._steps: list[Step] = []
@@ -62,17 +84,34 @@ class Player:
         """Begin; `ended` is set when nothing is written any more."""
         threading.Thread(target=self._run, name=f"dummy {self.spec.name}", daemon=True).start()
 
+    def usage(self) -> int:
+        """Bytes of the files that it has written."""
+        size = 0
+        with contextlib.suppress(FileNotFoundError):  # the folder is being removed
+            for file in self._out.iterdir():
+                with contextlib.suppress(FileNotFoundError):  # it was renamed meanwhile
+                    size += file.lstat().st_size
+        return size
+
     def _run(self) -> None:
+        event = "kill"
         try:
             with (self._out / "log").open("ab", buffering=0) as self._log:
                 self._play()
-            self.exit = Exit(0, "", out_of_memory=False)
+            event, self.exit = "end", _exit(0)
         except _Killed:
             pass
+        except _Lost:
+            self.fault = "the engine lost the container"
+        except _Broken:
+            event, self.exit = "end", _exit(1)
         except OSError as error:
-            self.exit = Exit(1, str(error), out_of_memory=False)
+            event, self.exit = "end", _exit(1, str(error))
         finally:
-            self.ended.set()
+            try:
+                self._tell(event, self, self.exit.code)
+            finally:
+                self.ended.set()
 
     def _play(self) -> None:
         for command in self._plan.commands:
@@ -117,6 +156,10 @@ class Player:
                 self._pause(float(seconds))
             case ["hang"]:
                 self._pause(None)
+            case ["break"]:
+                raise _Broken
+            case ["engine-fault"]:
+                raise _Lost
             case ["print", *text]:
                 self._output("".join(text).encode() + b"\n")
             case ["bytes", count]:
@@ -176,3 +219,7 @@ class Player:
             part.unlink()
         part.write_bytes(data)
         part.replace(self._out / name)
+
+
+def _exit(code: int, words: str = "") -> Exit:
+    return Exit(code, words, out_of_memory=False, watched=True)

@@ -6,10 +6,11 @@ loopback address, and other addresses only where the operator's settings name th
 """
 
 import enum
+import re
 
 from tornado.httputil import HTTPServerRequest
 
-from protocol.errors import Denied
+from protocol.errors import Denied, Invalid
 from protocol.service import Caller, Role
 
 
@@ -21,8 +22,11 @@ class Permission(enum.Enum):
     READ = "read"  # see builds, their logs and artifacts
     BUILD = "build"  # make and cancel builds
     ROSTER = "roster"  # see the nodes
+    OPERATE = "operate"  # take nodes out of use and into use again
     JOIN = "join"  # be put on the roster
     PLACE = "place"  # act as a scheduler: forward, ask for reports, acknowledge
+    HEALTH = "health"  # see whether this program lives and can work
+    METRICS = "metrics"  # see how much it does
 
 
 ALLOWED: dict[Permission, frozenset[Role]] = {
@@ -33,14 +37,39 @@ PROGRAM_HEADER = "Imagepool-Program"
 """Carries the id of the calling program; believed until programs prove who they are by
 certificate.
 """
+STORE_HEADER = "Imagepool-Store"
+"""Carries the id of the calling scheduler's store."""
+OWNER_HEADER = "Imagepool-Owner"
+"""Whose builds these are; believed until clients prove who they are by token."""
+
+_OWNER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,127}")
 
 
 def caller_of(request: HTTPServerRequest) -> Caller:
-    """Who asks."""
+    """Who asks. Raises Invalid for an owner's name that is none."""
     program = request.headers.get(PROGRAM_HEADER, "")
+    store = request.headers.get(STORE_HEADER, "")
     if program and program.isalnum() and len(program) <= 64:
-        return Caller(owner="", role=Role.PROGRAM, program=program)
-    return Caller()
+        known = store if store.isalnum() and len(store) <= 64 else ""
+        return Caller(owner="", role=Role.PROGRAM, program=program, store=known)
+    owner = request.headers.get(OWNER_HEADER, "")
+    if not owner:
+        return Caller()
+    if not _OWNER.fullmatch(owner):
+        raise Invalid(
+            f"{OWNER_HEADER} is {owner[:40]!r}",
+            field=OWNER_HEADER,
+            expected="up to 128 letters, digits and . _ @ + -, the first one of the former",
+        )
+    return Caller(owner=owner)
+
+
+def headers(caller: Caller) -> dict[str, str]:
+    """What `caller_of` reads this caller from."""
+    said = {PROGRAM_HEADER: caller.program, STORE_HEADER: caller.store}
+    if not caller.program:
+        said = {OWNER_HEADER: caller.owner}
+    return {name: value for name, value in said.items() if value}
 
 
 def check(caller: Caller, permission: Permission) -> None:

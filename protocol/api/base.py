@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from tornado import web
 from tornado.iostream import StreamClosedError
 
-from protocol import wire
+from protocol import idempotency, wire
 from protocol.api import access
 from protocol.api.problems import STATUS, translated
 from protocol.api.route import Context, Route
@@ -99,7 +99,7 @@ class Handler(web.RequestHandler):
         )
         self.set_header(
             "Access-Control-Allow-Headers",
-            "Origin, Accept, Content-Type, X-Requested-With, X-CSRF-Token, Range",
+            "Origin, Accept, Content-Type, X-Requested-With, X-CSRF-Token, Range, Idempotency-Key",
         )
         self.set_header("Access-Control-Max-Age", "600")
 
@@ -156,6 +156,10 @@ class Handler(web.RequestHandler):
                 f"{name} is {text[:40]!r}", field=name, expected=f"a whole number from 0 to {high}"
             )
         return int(text)
+
+    def idempotency_key(self) -> str:
+        """What the client knows this create by; empty where it gave nothing. Raises Invalid."""
+        return idempotency.check_key(self.request.headers.get(idempotency.HEADER, ""))
 
     def wait_seconds(self) -> float:
         """How long the client lets this request be held."""

@@ -12,8 +12,6 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 from urllib.parse import parse_qs
 
-from msgspec import Struct
-
 from protocol import wire
 from protocol.api.access import Permission
 from protocol.api.base import FORM, Handler
@@ -22,24 +20,16 @@ from protocol.api.route import ID, Route
 from protocol.api.specification import Specification, redirect_to, to_request
 from protocol.checks import check_url
 from protocol.errors import Invalid, NotFound, PoolError, Unsupported
+from protocol.messages import Forwarded
 from protocol.model import (
     Build,
-    BuildRequest,
     CommandStatus,
-    Forward,
     Position,
     State,
     build_id,
 )
 
 _REHEARSALS = 1000
-
-
-class Forwarded(Struct, frozen=True):
-    """What a scheduler posts to `/create`."""
-
-    request: BuildRequest
-    forward: Forward
 
 
 class Family(Handler):
@@ -120,7 +110,7 @@ class Create(Family):
         check_url(specification.redirect, "redirect")
         request = to_request(specification, self.limits.images)
         self.url("")  # a Host header that names no host is refused before anything is started
-        build = await self.service.submit(self.caller, request)
+        build = await self.service.submit(self.caller, request, key=self.idempotency_key())
         self.send_to(specification.redirect, build.id)
 
 

@@ -1,6 +1,9 @@
 """Mounting families: the Tornado application of a program."""
 
 import logging
+import re
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from tornado import web
@@ -10,6 +13,11 @@ from protocol.api.route import Context, Route
 from protocol.errors import NotFound
 
 log = logging.getLogger(__name__)
+
+Observe = Callable[[str, str, int, float], None]
+"""Told of each answered request: route, method, status, seconds. The port is `extras["http"]`."""
+
+_GROUP = re.compile(r"\([^()]*\)")
 
 
 class Unknown(Handler):
@@ -32,12 +40,20 @@ def application(context: Context, routes: tuple[Route, ...], **settings: Any) ->
             (route.path + "$", route.handler, {"context": context, "route": route})
             for route in (*routes, unknown)
         ],
-        log_function=_log_request,
+        log_function=partial(_log_request, context.extras.get("http")),
         **settings,
     )
 
 
-def _log_request(handler: web.RequestHandler) -> None:
-    status = handler.get_status()
-    milliseconds = 1000 * handler.request.request_time()
-    log.debug("%d %s (%.1f ms)", status, handler._request_summary(), milliseconds)
+def _log_request(observe: Observe | None, handler: web.RequestHandler) -> None:
+    status, seconds = handler.get_status(), handler.request.request_time()
+    log.debug("%d %s (%.1f ms)", status, handler._request_summary(), 1000 * seconds)
+    if observe is not None:
+        observe(_pattern(handler), handler.request.method or "", status, seconds)
+
+
+def _pattern(handler: web.RequestHandler) -> str:
+    """The route's path with a star for each part that varies: what clients make up is all alike."""
+    if isinstance(handler, Handler) and not isinstance(handler, Unknown):
+        return _GROUP.sub("*", handler.route.path)
+    return "other"

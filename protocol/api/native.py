@@ -12,7 +12,7 @@ from protocol.api.base import Handler
 from protocol.api.content import pump, send_artifact
 from protocol.api.route import ID, Route
 from protocol.errors import Invalid
-from protocol.messages import Acknowledgement, BuildQuery
+from protocol.messages import Acknowledgement, BuildQuery, Cancellation
 from protocol.model import Build, BuildRequest, Position, artifact_named
 
 ARTIFACT = r"([A-Za-z0-9][A-Za-z0-9._-]{0,127})"
@@ -38,7 +38,8 @@ class Builds(Handler):
 
     async def post(self) -> None:
         """Submit a build; the answer says where it is from now on."""
-        build = await self.service.submit(self.caller, self.decoded(BuildRequest))
+        request = self.decoded(BuildRequest)
+        build = await self.service.submit(self.caller, request, key=self.idempotency_key())
         self.set_header("Location", self.url(f"/api/v1/builds/{build.id}"))
         self.reply(view(build), 201)
 
@@ -71,8 +72,9 @@ class Cancel(Handler):
     """Ending a build."""
 
     async def post(self, build_id: str) -> None:
-        """Cancel it; one that has stopped stays as it is."""
-        self.reply(view(await self.service.cancel(self.caller, build_id)))
+        """Cancel it; one that has stopped stays as it is. A body may name the attempt."""
+        wanted = self.decoded(Cancellation) if self.received else Cancellation()
+        self.reply(view(await self.service.cancel(self.caller, build_id, wanted.attempt)))
 
 
 class Log(Handler):

@@ -21,11 +21,13 @@ class Candidate(Struct, frozen=True):
     state: str
     reason: str  # of its state
     priority: int  # effective
-    coming: int = 0  # builds on their way to it that its report does not show yet
+    ours: int = 0  # builds of ours that are on it, or on their way
+    coming: int = 0  # those of them that its report does not show yet
     full: bool = False  # it refused a build for want of room, and has not reported since
     error: str = ""  # of the last poll
     last_used: float = 0.0  # when it last got a build, monotonic seconds
     refused: frozenset[str] = frozenset()  # ids of builds that it would not take, ever
+    probation: bool = False  # it failed builds lately, and none has gone well since
 
     @property
     def free(self) -> int:
@@ -54,6 +56,20 @@ def answers(node: Candidate, build: Build) -> str | None:
 def admitted(node: Candidate, build: Build) -> str | None:
     """Not another version, not this scheduler itself, not a circle."""
     return f"it is refused: {node.reason}" if node.state == "refused" else None
+
+
+def held_back(node: Candidate, build: Build) -> str | None:
+    """Neither an admin nor its own failures keep builds from it."""
+    if node.state in ("cordoned", "quarantined"):
+        return f"it is {node.state}: {node.reason}"
+    return None
+
+
+def proven(node: Candidate, build: Build) -> str | None:
+    """After a quarantine it gets one build at a time, until one goes well."""
+    if node.probation and node.ours:
+        return "it failed builds lately, and gets one at a time until one goes well"
+    return None
 
 
 def ready(node: Candidate, build: Build) -> str | None:
@@ -112,8 +128,10 @@ def disk(node: Candidate, build: Build) -> str | None:
 CHECKS: tuple[Check, ...] = (
     answers,
     admitted,
+    held_back,
     ready,
     has_slot,
+    proven,
     accepts,
     architecture,
     labels,

@@ -7,6 +7,8 @@ from msgspec.structs import replace
 
 from protocol.messages import API_VERSION, Report
 
+REMEMBERED = "remembered"
+"""How a node was found that is known from before the scheduler started."""
 _SEEN_TO_FAIL = 3
 """Polls in a row that must have failed before a node is lost: a scheduler that stood still itself
 heard nobody meanwhile, and that says nothing of them.
@@ -27,35 +29,47 @@ class Entry(Struct, frozen=True):
 
     key: str  # how it was found: an mDNS id or a URL
     url: str
-    found: tuple[str, ...]  # "mdns", "settings", "registered"
+    found: tuple[str, ...]  # "mdns", "settings", "registered", "remembered"
     since: float  # when it was found
+    id: str = ""  # of the program, where it is known before the first report
     report: Report | None = None  # the last one
     answered: float | None = None  # when that arrived
+    counted: float = 0.0  # its silence does not count from before this
     error: str = ""  # of the last poll; empty where it was answered
     failures: int = 0  # polls in a row that were not answered
     latency: float | None = None  # seconds
+    clock: float | None = None  # seconds that its clock is ahead of ours
+
+    @property
+    def program(self) -> str:
+        """Its id; empty where nothing is known of it."""
+        return self.report.id if self.report is not None else self.id
 
 
 class Standing(Struct, frozen=True):
     """A node's state on the roster, and why."""
 
-    state: str  # ready, busy, silent, lost, refused, unanswered
+    state: str  # ready, busy, silent, lost, refused, cordoned, quarantined, unanswered
     reason: str = ""
 
 
-def standing(entry: Entry, me: str, now: float, timing: Timing) -> Standing:
-    """The state of a node as of now. `me`: this scheduler's id."""
+def standing(
+    entry: Entry, me: str, now: float, timing: Timing, held_back: Standing | None = None
+) -> Standing:
+    """The state of a node as of now. `me`: this scheduler's id; `held_back`: what keeps builds from
+    it though it would take them.
+    """
     report = entry.report
-    if report is None or entry.answered is None:
+    if (report is None or entry.answered is None) and REMEMBERED not in entry.found:
         return Standing("unanswered", entry.error or "it has not answered yet")
-    quiet = now - entry.answered
+    quiet = now - max(entry.counted, entry.since if entry.answered is None else entry.answered)
     if quiet >= timing.lost_after and entry.failures >= _SEEN_TO_FAIL:
         return Standing("lost", f"no answer for {quiet:.0f} s: {entry.error}")
-    if quiet >= timing.silent_after:
+    if report is None or quiet >= timing.silent_after:
         return Standing("silent", f"no answer for {quiet:.0f} s: {entry.error}")
     if refusal := _refusal(report, me):
         return Standing("refused", refusal)
-    return Standing(report.status, report.reason)
+    return held_back or Standing(report.status, report.reason)
 
 
 def _refusal(report: Report, me: str) -> str:
@@ -75,11 +89,11 @@ def leaders(entries: tuple[Entry, ...]) -> tuple[Entry, ...]:
     best: dict[str, Entry] = {}
     others = []
     for entry in entries:
-        if entry.report is None:
+        if not entry.program:
             others.append(entry)
             continue
-        known = best.get(entry.report.id)
-        best[entry.report.id] = _joined(known, entry) if known else entry
+        known = best.get(entry.program)
+        best[entry.program] = _joined(known, entry) if known else entry
     return (*best.values(), *others)
 
 

@@ -1,4 +1,4 @@
-"""The roster: a page for people, the same as data for programs; and how a node makes itself known.
+"""The roster as a page for people.
 
 The handlers take the roster from the port `extras["roster"]` and the builds from the build service;
 what the page says is decided in `view`, how it looks in the templates and in `page.css`. Style
@@ -9,7 +9,6 @@ import functools
 import hashlib
 import time
 from importlib.resources import files
-from typing import Protocol
 from urllib.parse import urlsplit
 
 from msgspec import Struct
@@ -20,7 +19,8 @@ from protocol.api.access import Permission
 from protocol.api.base import Handler
 from protocol.api.route import Route
 from protocol.errors import NotFound
-from protocol.messages import BuildQuery, Registration, Roster
+from protocol.messages import BuildQuery
+from scheduler.nodes_api import RosterHandler
 from scheduler.web import words
 from scheduler.web.view import PageView, page_view
 
@@ -50,16 +50,6 @@ _MEDIA_TYPES = {
     "mark.svg": "image/svg+xml",
 }
 _FOREVER = "public, max-age=31536000, immutable"
-
-
-class RosterPort(Protocol):
-    """What the page needs of the scheduler besides the build service."""
-
-    def roster(self) -> Roster:
-        """Every node that the scheduler knows of, now."""
-
-    def register(self, registration: Registration) -> None:
-        """Poll the node at this URL from now on. Raises Invalid, Denied."""
 
 
 # Rendering
@@ -133,16 +123,6 @@ def _quality(part: str) -> tuple[str, float]:
 # Handlers
 
 
-class RosterHandler(Handler):
-    """What the handlers of the roster share."""
-
-    @property
-    def port(self) -> RosterPort:
-        """The roster of this scheduler."""
-        port: RosterPort = self.context.extras["roster"]
-        return port
-
-
 class Page(RosterHandler):
     """The roster for whoever asks: a page for browsers, data for programs."""
 
@@ -173,19 +153,6 @@ class Page(RosterHandler):
         return urlsplit(self.limits.public_url).path.rstrip("/")
 
 
-class Nodes(RosterHandler):
-    """The roster for programs."""
-
-    def get(self) -> None:
-        """The nodes."""
-        self.reply(self.port.roster())
-
-    def post(self) -> None:
-        """A node beyond the reach of mDNS makes itself known."""
-        self.port.register(self.decoded(Registration))
-        self.set_status(204)
-
-
 class Static(Handler):
     """Style sheet, script and mark."""
 
@@ -207,6 +174,5 @@ _SEE = {"GET": Permission.ROSTER, "HEAD": Permission.ROSTER}
 ROUTES = (
     Route("/", Page, _SEE),
     Route("/nodes", Page, _SEE),
-    Route("/api/v1/nodes", Nodes, {"GET": Permission.ROSTER, "POST": Permission.JOIN}),
     Route(r"/static/([0-9a-f]{16})/([a-z]+\.[a-z]+)", Static, _SEE),
 )

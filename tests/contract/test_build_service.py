@@ -56,12 +56,12 @@ class Subject(Struct, frozen=True):
     url: str = ""  # of the program, where the service is a client of it
 
     @asynccontextmanager
-    async def called_by(self, program: str) -> AsyncIterator[BuildService]:
+    async def called_by(self, caller: Caller) -> AsyncIterator[BuildService]:
         """The service as another program of the pool calls it."""
         if not self.url:
             yield self.service
             return
-        async with a_client(self.url, program) as client:
+        async with a_client(self.url, caller) as client:
             yield client
 
 
@@ -403,8 +403,8 @@ async def test_a_forward_is_taken_once_and_fenced(implementation, tmp_path):
     build_id = "5" * 32
     async with (
         implementation(tmp_path) as subject,
-        subject.called_by(ours) as service,
-        subject.called_by(theirs) as elsewhere,
+        subject.called_by(origin) as service,
+        subject.called_by(stranger) as elsewhere,
     ):
         wanted = request(subject.scripts.hello)
         forward = Forward(build_id, ours, 2, path=(ours,))
@@ -434,3 +434,71 @@ async def test_a_forward_that_came_by_too_many_schedulers_is_refused(implementat
         forward = Forward("6" * 32, "a" * 40, 1, path=tuple(str(i) * 40 for i in range(5)))
         with pytest.raises(Conflict):
             await subject.service.submit(LOCAL, request(), forward)
+
+
+@everywhere
+@contract
+async def test_a_key_makes_a_create_repeatable(implementation, tmp_path):
+    """The same key and request give the same build, at the same time too; another owner's key is
+    another key; another request with it is refused.
+    """
+    async with (
+        implementation(tmp_path) as subject,
+        subject.called_by(Caller("ann")) as service,
+        subject.called_by(Caller("bob")) as other,
+    ):
+        ann, bob, wanted = Caller("ann"), Caller("bob"), request(subject.scripts.hello)
+        creates = (service.submit(ann, wanted, key="k-1") for _ in range(3))
+        first, *others = await asyncio.gather(*creates)
+        assert {build.id for build in others} == {first.id}
+        assert (first.owner, first.key) == ("ann", "k-1")
+        assert (await other.submit(bob, wanted, key="k-1")).id != first.id
+        with pytest.raises(Conflict) as refused:
+            await service.submit(ann, request(subject.scripts.fail), key="k-1")
+        assert refused.value.field == "Idempotency-Key"
+        await ended(service, first.id)
+        assert (await service.submit(ann, wanted, key="k-1")).id == first.id
+        assert len((await service.list(ann, BuildQuery())).builds) == 2
+
+
+@everywhere
+@contract
+async def test_a_cancellation_may_name_the_attempt(implementation, tmp_path):
+    """Of another attempt it ends nothing."""
+    async with implementation(tmp_path) as subject:
+        service = subject.service
+        accepted = await service.submit(LOCAL, request(subject.scripts.hang))
+        build = await until(service, accepted.id, lambda build: build.log_size >= 6)
+        build = await service.cancel(LOCAL, build.id, build.attempt + 1)
+        assert build.state is State.RUNNING
+        build = await service.cancel(LOCAL, build.id, build.attempt)
+        assert (await ended(service, build.id)).result is Result.CANCELLED
+
+
+@everywhere
+@contract
+async def test_a_store_that_is_not_known_is_told_everything_again(implementation, tmp_path):
+    """With the whole request, as it was forwarded; until it is on record there too."""
+    build_id, me = "7" * 32, "a" * 40
+    old = Caller(owner="", role=Role.PROGRAM, program=me, store="1" * 32)
+    new = Caller(owner="", role=Role.PROGRAM, program=me, store="2" * 32)
+    async with (
+        implementation(tmp_path) as subject,
+        subject.called_by(old) as service,
+        subject.called_by(new) as again,
+    ):
+        wanted = request(subject.scripts.hello, note="mine")
+        forward = Forward(build_id, me, 1, owner="ann", path=(me,), store=old.store, key="k")
+        await service.submit(old, wanted, forward)
+        await ended(service, build_id)
+        report = await service.status(old)
+        assert [build.id for build in report.builds] == [build_id]
+        assert report.wholes == {}
+        await service.acknowledge(old, Acknowledgement(((build_id, 1),), old.store))
+        assert (await service.status(old)).builds == ()
+        report = await again.status(new)
+        assert [build.result for build in report.builds] == [Result.SUCCEEDED]
+        whole = report.wholes[build_id]
+        assert (whole.request, whole.forward.owner, whole.forward.key) == (wanted, "ann", "k")
+        await again.acknowledge(new, Acknowledgement(((build_id, 1),), new.store))
+        assert (await again.status(new)).builds == ()

@@ -17,9 +17,11 @@ from msgspec import Struct
 from node.engines import ENGINES
 from node.engines.base import (
     ContainerRefused,
+    ContainerState,
     Engine,
     EngineDown,
     ImageUnknown,
+    NameTaken,
     RegistryUnreachable,
 )
 from node.plan import Plan, PlannedCommand
@@ -31,13 +33,20 @@ from tests.system.registry import a_registry
 class Under(Struct, frozen=True):
     """An engine under test, and names of images for it."""
 
-    make: Callable[[], Engine]
+    make: Callable[[Path], Engine]
     image: str  # that is here
+    spare: Callable[[], str]  # makes another one, to be removed
     missing: str  # that its registry does not have
     unreachable: str  # whose registry does not answer
 
 
-DUMMY = Under(ENGINES["dummy"], "some/image:latest", "missing/image:latest", "unreachable/a:latest")
+DUMMY = Under(
+    ENGINES["dummy"],
+    "some/image:latest",
+    lambda: "spare/image:latest",
+    "missing/image:latest",
+    "unreachable/a:latest",
+)
 
 PROGRAMS = {
     "bin/print": b'#!/bin/sh\necho "$*"\n',
@@ -51,11 +60,16 @@ PROGRAMS = {
 def docker_under_test() -> Iterator[Under]:
     """The real engine, with an image for these tests."""
     more = {path: tools.File(text) for path, text in PROGRAMS.items()}
-    image = tools.make_image(tools.shell_tree(**more), "ENV PATH=/bin")
+    tree = tools.shell_tree(**more)
+    image = tools.make_image(tree, "ENV PATH=/bin")
     with a_registry({}) as registry:
         try:
             yield Under(
-                ENGINES["docker"], image, f"{registry}/none:latest", "127.0.0.1:1/none:latest"
+                ENGINES["docker"],
+                image,
+                lambda: tools.make_image(tree, "ENV PATH=/bin"),
+                f"{registry}/none:latest",
+                "127.0.0.1:1/none:latest",
             )
         finally:
             tools.remove_everything()
@@ -71,9 +85,9 @@ def under(request: pytest.FixtureRequest) -> Under:
 
 
 @pytest.fixture
-def engine(under: Under) -> Iterator[Engine]:
+def engine(under: Under, tmp_path: Path) -> Iterator[Engine]:
     """One of its own for each test."""
-    engine = under.make()
+    engine = under.make(tmp_path)
     yield engine
     engine.close()
 
@@ -126,7 +140,7 @@ class TestItself:
         be.
         """
         info = engine.info()
-        assert ENGINES[info.name]
+        assert info.name in ENGINES
         assert info.architecture == platform.machine()
         assert info.cpus >= 1
         assert info.memory > 1 << 20
@@ -149,6 +163,29 @@ class TestItself:
         """Infrastructure."""
         with pytest.raises(RegistryUnreachable, match="does not answer"):
             engine.obtain(under.unreachable, print)
+
+    def test_an_image_that_is_forgotten(self, engine: Engine, under: Under) -> None:
+        """It needs a pull from then on; forgetting it again, or what never was, does nothing."""
+        image = under.spare()
+        engine.obtain(image, print)
+        assert image in engine.images()
+        for name in (image, image, under.missing):
+            engine.forget_image(name)
+        assert image not in engine.images()
+
+    def test_an_image_that_is_used(self, engine: Engine, under: Under, play: "Playground") -> None:
+        """It stays while there is a container of it, running or ended."""
+        image = under.spare()
+        engine.obtain(image, print)
+        with tools.started(engine, play.folder(HANG), image) as container:
+            engine.forget_image(image)
+            assert image in engine.images()
+            engine.kill(container)
+            engine.wait(container)
+            engine.forget_image(image)
+            assert image in engine.images()
+        engine.forget_image(image)
+        assert image not in engine.images()
 
 
 class TestPlans:
@@ -237,18 +274,23 @@ class TestContainers:
             assert folder.read_log(0, 100) == b"begun\n"
             assert (folder.steps()[0].start, folder.steps()[0].end) == (0, None)
             (listed,) = engine.containers({"purpose": "listing", **tools.LABEL})
-            assert (listed.id, listed.running) == (container, True)
+            assert (listed.id, listed.state) == (container, ContainerState.RUNNING)
             assert listed.labels.items() >= {"purpose": "listing", **tools.LABEL}.items()
             assert engine.containers({"purpose": "other"}) == ()
             assert engine.containers({"purpose": "listing", "more": "x"}) == ()
         assert engine.containers({"purpose": "listing"}) == ()
 
     def test_one_that_has_ended(self, play: Playground, engine: Engine) -> None:
-        """It is listed until it is removed; waiting for it again says the same."""
+        """It is listed until it is removed; waiting for it again says the same, that the engine saw
+        it end included.
+        """
         folder = play.folder("print over")
         with tools.started(engine, folder, play.image, labels={"purpose": "ended"}) as container:
-            assert engine.wait(container) == engine.wait(container)
-            assert [one.running for one in engine.containers({"purpose": "ended"})] == [False]
+            end = engine.wait(container)
+            assert end == engine.wait(container)
+            assert end.watched
+            (listed,) = engine.containers({"purpose": "ended"})
+            assert listed.state is ContainerState.ENDED
 
     @pytest.mark.parametrize("script", [HANG, "print begun\nsleep 100000"])
     def test_killing(self, play: Playground, engine: Engine, script: str) -> None:
@@ -264,7 +306,7 @@ class TestContainers:
             engine.kill(container)
             for thread in waiting:
                 thread.join(tools.PATIENCE)
-            assert [end.code for end in ends] == [137] * 3
+            assert [(end.code, end.watched) for end in ends] == [(137, True)] * 3
             assert folder.verdict() is None
             assert [step.start for step in folder.steps()] == [0, None]
             engine.kill(container)
@@ -279,32 +321,55 @@ class TestContainers:
             assert not folder.root.exists()
 
     def test_one_that_is_gone(self, play: Playground, engine: Engine) -> None:
-        """Killing and removing it do nothing; waiting for it is refused."""
+        """Killing and removing it do nothing, and it uses nothing; waiting for it is refused."""
         folder = play.folder("true")
         with tools.started(engine, folder, play.image) as container:
             pass
         engine.kill(container)
         engine.remove(container)
+        assert engine.usage(container) == 0
         with pytest.raises(EngineDown, match=r"gone|No such container"):
             engine.wait(container)
 
-    def test_two_of_one_name(self, play: Playground, engine: Engine) -> None:
-        """The second is refused, in words that name it."""
-        spec = tools.container_spec(play.folder(HANG), play.image)
+    @pytest.mark.parametrize("script", [HANG, "print over"])
+    def test_two_of_one_name(self, play: Playground, engine: Engine, script: str) -> None:
+        """The second is refused, in words that name it, as long as the first is there; it goes on
+        as if nobody had asked.
+        """
+        spec = tools.container_spec(play.folder(script), play.image, labels={"purpose": "name"})
         container = engine.start(spec)
         try:
-            with pytest.raises(ContainerRefused, match=spec.name):
+            if script != HANG:
+                engine.wait(container)
+            with pytest.raises(NameTaken, match=spec.name):
                 engine.start(spec)
+            (listed,) = engine.containers({"purpose": "name"})
+            assert (listed.id, listed.name) == (container, spec.name)
+            assert (listed.state is ContainerState.RUNNING) == (script == HANG)
         finally:
             engine.remove(container)
+        again = engine.start(spec)
+        engine.remove(again)
+        assert again != container
+
+    def test_what_it_uses(self, play: Playground, engine: Engine) -> None:
+        """What was written is counted, while it runs and afterwards."""
+        folder = play.folder("artifact 3000000\nprint begun\nhang", find_iso=True)
+        with tools.started(engine, folder, play.image) as container:
+            tools.until(lambda: folder.log_size() > 0)
+            assert 3_000_000 <= engine.usage(container) < 4_000_000
+            engine.kill(container)
+            engine.wait(container)
+            assert 3_000_000 <= engine.usage(container) < 4_000_000
 
     def test_mounts_that_are_not_there(self, play: Playground, engine: Engine) -> None:
         """Refused, and nothing stays behind."""
         folder = play.folder("true")
         spec = tools.container_spec(folder, play.image, labels={"purpose": "nowhere"})
         folder.remove()
-        with pytest.raises(ContainerRefused):
+        with pytest.raises(ContainerRefused) as refused:
             engine.start(spec)
+        assert not isinstance(refused.value, NameTaken)
         assert engine.containers({"purpose": "nowhere"}) == ()
 
     def test_an_image_that_was_not_obtained(
@@ -336,7 +401,7 @@ class TestClosing:
 
     def test_those_who_wait(self, under: Under, tmp_path: Path) -> None:
         """They hear that the engine is no more to be had; so do all who ask afterwards."""
-        engine = under.make()
+        engine = under.make(tmp_path)
         heard: list[str] = []
         play = Playground(engine, under.image, tmp_path / "attempt")
         folder = play.folder(HANG)
@@ -354,12 +419,18 @@ class TestClosing:
         engine.close()
         waiting.join(tools.PATIENCE)
         assert heard == ["the engine was closed"]
-        for ask in (engine.info, engine.images, lambda: engine.wait(container)):
+        for ask in (
+            engine.info,
+            engine.images,
+            lambda: engine.wait(container),
+            lambda: engine.usage(container),
+            lambda: engine.forget_image(under.image),
+        ):
             with pytest.raises(EngineDown, match="closed"):
                 ask()
 
-    def test_unused(self, under: Under) -> None:
+    def test_unused(self, under: Under, tmp_path: Path) -> None:
         """Closing what was never used, and closing twice."""
-        engine = under.make()
+        engine = under.make(tmp_path)
         engine.close()
         engine.close()

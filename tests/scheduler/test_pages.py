@@ -35,6 +35,7 @@ from protocol.model import (
     new_build,
 )
 from protocol.service import BuildService, Caller
+from scheduler import nodes_api
 from scheduler.web import pages, words
 from scheduler.web.view import page_view
 
@@ -468,6 +469,9 @@ def test_whoever_prefers_html_gets_the_page(accept: str, page: bool) -> None:
     assert pages.prefers_html(accept) is page
 
 
+ROUTES = (*nodes_api.ROUTES, *pages.ROUTES)
+
+
 class Pool:
     """The roster's port, and as much of a build service as the page uses."""
 
@@ -500,9 +504,7 @@ def pool() -> Pool:
 @pytest.fixture
 def app(pool: Pool) -> Application:
     """The page's routes as the scheduler mounts them."""
-    return application(
-        Context(cast(BuildService, pool), ApiSettings(), {"roster": pool}), pages.ROUTES
-    )
+    return application(Context(cast(BuildService, pool), ApiSettings(), {"roster": pool}), ROUTES)
 
 
 async def fetch(client: AsyncHTTPClient, url: str, **options: object) -> HTTPResponse:

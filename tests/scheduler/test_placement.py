@@ -20,7 +20,6 @@ from protocol.model import (
     new_build,
 )
 from scheduler.core.placement import CHECKS, SCORERS, Candidate, choose, in_words
-from scheduler.core.queue import LIFT, order
 
 
 def a_report(name: str, **changes: Any) -> Report:
@@ -69,6 +68,9 @@ REFUSED = [
     (a_node(state="lost", reason="gone"), Needs(), "lost"),
     (a_node(error="refused"), Needs(), "its last poll failed: refused"),
     (a_node(state="refused", reason="a circle"), Needs(), "refused: a circle"),
+    (a_node(state="cordoned", reason="new disk"), Needs(), "cordoned: new disk"),
+    (a_node(state="quarantined", reason="it failed"), Needs(), "quarantined: it failed"),
+    (a_node(probation=True, ours=1), Needs(), "one at a time"),
     (a_node(state="busy", reason="all 1 slots are used"), Needs(), "busy: all 1 slots are used"),
     (a_node(report={"used": 2}), Needs(), "slots"),
     (a_node(report={"used": 1}, coming=1), Needs(), "slots"),
@@ -128,15 +130,3 @@ def test_the_order_of_the_scorers_is_the_policy(better, worse) -> None:
 def test_an_empty_pool() -> None:
     """The build waits, and says for what."""
     assert in_words(choose(a_build(), [])) == "there is no node in the pool"
-
-
-def test_the_queue_goes_by_priority_then_age() -> None:
-    """Priority first."""
-    old, new, urgent = a_build(at=1), a_build(at=2), a_build(at=3, priority=1)
-    assert order([new, urgent, old], now=10) == [urgent, old, new]
-
-
-def test_age_lifts_priority_slowly() -> None:
-    """So that nothing starves."""
-    old, urgent = a_build(at=0), a_build(at=LIFT * 2, priority=1)
-    assert order([urgent, old], now=LIFT * 2)[0] is old

@@ -8,6 +8,7 @@ container engine's firewall would drop what crosses a second bridge.
         lan["anvil"].link_down()
 """
 
+import asyncio
 import contextlib
 import os
 import shutil
@@ -15,7 +16,7 @@ import subprocess
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from typing import Any, TypeVar
 
-from tests.system.namespaces import STEP, Inside, a_prefix, entering, ip, script_in, sweep
+from tests.system.namespaces import STEP, Inside, a_prefix, entering, ip, script_in, sweep, tc
 from tests.system.processes import Process
 
 T = TypeVar("T")
@@ -118,6 +119,20 @@ class Host:
         """Put the cable back."""
         ip(f"link set {self._port} up", namespace=self._switch)
 
+    def cut(self, *, incoming: bool = True, outgoing: bool = True) -> None:
+        """Lose what comes in, what goes out, or both, on the wire: nobody at either end notices."""
+        if incoming:
+            tc(f"qdisc add dev {self._port} root blackhole", namespace=self._switch)
+        if outgoing:
+            tc("qdisc add dev eth0 root blackhole", namespace=self.namespace)
+
+    def mend(self, *, incoming: bool = True, outgoing: bool = True) -> None:
+        """Undo the same `cut`."""
+        if incoming:
+            tc(f"qdisc del dev {self._port} root", namespace=self._switch)
+        if outgoing:
+            tc("qdisc del dev eth0 root", namespace=self.namespace)
+
     def start(
         self, *arguments: str, environment: Mapping[str, str] | None = None, ends: int | None = 0
     ) -> Process:
@@ -148,6 +163,10 @@ class Host:
         """The result of a coroutine that runs on this machine: the sockets it makes are here."""
         assert self._inside is not None
         return self._inside.run(work, seconds)
+
+    def call(self, work: Callable[[], T], seconds: float = STEP) -> T:
+        """The result of something that blocks, done in a thread on this machine."""
+        return self.run(asyncio.to_thread(work), seconds)
 
     def at_close(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Run this here before the host is taken away."""

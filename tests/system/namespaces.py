@@ -131,16 +131,25 @@ def script_in(namespace: str, script: str) -> None:
 
 def ip(*commands: str, namespace: str = "") -> None:
     """Commands of iproute2, all at once; they must succeed."""
+    _batch("ip", commands, namespace)
+
+
+def tc(*commands: str, namespace: str = "") -> None:
+    """Commands of iproute2's tc, all at once; they must succeed."""
+    _batch("tc", commands, namespace)
+
+
+def _batch(program: str, commands: Sequence[str], namespace: str) -> None:
     where = ["-n", namespace] if namespace else []
     done = subprocess.run(
-        ["ip", *where, "-batch", "-"],
+        [program, *where, "-batch", "-"],
         input="\n".join(commands) + "\n",
         capture_output=True,
         text=True,
         timeout=STEP,
         check=False,
     )
-    assert done.returncode == 0, f"ip {'; '.join(commands)}: {done.stderr}"
+    assert done.returncode == 0, f"{program} {'; '.join(commands)}: {done.stderr}"
 
 
 def _enter(namespace: str) -> None:

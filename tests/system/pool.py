@@ -25,8 +25,22 @@ Sight = Callable[[Roster], bool]
 class Program:
     """A running `imagepool node` or `imagepool scheduler`."""
 
-    def __init__(self, host: Host, kind: str, folder: Path, flags: Mapping[str, Any]) -> None:
+    _client: HttpService | None = None
+
+    def __init__(
+        self,
+        host: Host,
+        kind: str,
+        folder: Path,
+        flags: Mapping[str, Any],
+        settings: Mapping[str, Any] = {},
+    ) -> None:
+        """`settings`: those without a flag, for its environment; lists with commas."""
         self.host = host
+        self.folder = folder
+        self._environment = {
+            f"IMAGEPOOL_{name.upper()}": str(value) for name, value in settings.items()
+        }
         self._arguments = [sys.executable, "-m", "imagepool", kind, "--data", str(folder)]
         for flag, value in flags.items():
             name = f"--{flag.replace('_', '-')}"
@@ -35,7 +49,7 @@ class Program:
 
     def begin(self) -> None:
         """Start it, the first time or again, and wait for its ready line."""
-        self.process = self.host.start(*self._arguments)
+        self.process = self.host.start(*self._arguments, environment=self._environment)
         match, self.ready_at = self.process.line(r"ready http://(\S+):(\d+)")
         self.listens_on, self.port = match[1], int(match[2])
 
@@ -55,19 +69,27 @@ class Program:
         """Its id."""
         return str(self.says()["id"])
 
-
-class Scheduler(Program):
-    """A running scheduler, asked from its own host."""
-
-    _client: HttpService | None = None
-
     @property
     def client(self) -> HttpService:
-        """The build service over HTTP; for coroutines that run on the scheduler's host."""
+        """The build service over HTTP; for coroutines that run on the program's host."""
         if self._client is None:
             self._client = HttpService(self.url)
             self.host.at_close(self._client.close)
         return self._client
+
+    def build_until(
+        self, build_id: str, sight: Callable[[Build], bool], seconds: float = 20.0
+    ) -> Build:
+        """The build as soon as it looks like that to this program."""
+        try:
+            return self.host.run(until(self.client, build_id, sight, seconds), seconds + 10)
+        except TimeoutError:
+            build = self.host.run(self.client.get(LOCAL, build_id))
+            raise AssertionError(f"after {seconds:g} s the build is {build}") from None
+
+
+class Scheduler(Program):
+    """A running scheduler, asked from its own host."""
 
     def roster_until(self, sight: Sight, seconds: float = 20.0) -> tuple[Roster, float]:
         """The roster as soon as it looks like that, and when it did (monotonic seconds)."""
@@ -99,19 +121,9 @@ class Scheduler(Program):
         )
         return at
 
-    def submit(self, *texts: str) -> str:
-        """A build of these commands; its id."""
-        return self.host.run(self.client.submit(LOCAL, request(*texts))).id
-
-    def build_until(
-        self, build_id: str, sight: Callable[[Build], bool], seconds: float = 20.0
-    ) -> Build:
-        """The build as soon as it looks like that."""
-        try:
-            return self.host.run(until(self.client, build_id, sight, seconds), seconds + 10)
-        except TimeoutError:
-            build = self.host.run(self.client.get(LOCAL, build_id))
-            raise AssertionError(f"after {seconds:g} s the build is {build}") from None
+    def submit(self, *texts: str, **wanted: Any) -> str:
+        """A build of these commands, with what else is wanted of it (`request`); its id."""
+        return self.host.run(self.client.submit(LOCAL, request(*texts, **wanted))).id
 
     def state_of(self, build_id: str) -> State:
         """Its state now."""
@@ -132,18 +144,19 @@ class PoolOnLan:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def scheduler(self, host: Host, **flags: Any) -> Scheduler:
+    def scheduler(self, host: Host, *, settings: Mapping[str, Any] = {}, **flags: Any) -> Scheduler:
         """A scheduler that serves."""
         listen = "0.0.0.0:8080" if host.address else "[::]:8080"
         chosen = {"listen": listen, "name": host.name, **flags}
         folder = self._folder / f"scheduler-{host.name}"
-        return Scheduler(host, "scheduler", folder, chosen)
+        return Scheduler(host, "scheduler", folder, chosen, settings)
 
-    def node(self, host: Host, **flags: Any) -> Program:
-        """A node that serves."""
+    def node(self, host: Host, *, settings: Mapping[str, Any] = {}, **flags: Any) -> Program:
+        """A node that serves; on SIGTERM it gives up what runs, unless settings say else."""
         listen = "0.0.0.0:8090" if host.address else "[::]:8090"
         chosen = {"engine": "dummy", "listen": listen, "name": host.name, **flags}
-        return Program(host, "node", self._folder / f"node-{host.name}", chosen)
+        folder = self._folder / f"node-{host.name}"
+        return Program(host, "node", folder, chosen, {"drain_limit": 0, **settings})
 
 
 def url_of(address: str, port: int) -> str:

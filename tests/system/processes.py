@@ -4,6 +4,7 @@ ended and reaped, and what they said is shown where a test fails.
 
 import os
 import re
+import signal
 import subprocess
 import threading
 import time
@@ -90,7 +91,29 @@ class Process:
         """SIGTERM; the moment of it."""
         self._asked_to_end = True
         self._child.terminate()
+        self._child.send_signal(signal.SIGCONT)  # one that is stopped hears it too
         return time.monotonic()
+
+    def stop(self) -> float:
+        """SIGSTOP; the moment of it."""
+        self._child.send_signal(signal.SIGSTOP)
+        return time.monotonic()
+
+    def cont(self) -> float:
+        """SIGCONT; the moment of it."""
+        self._child.send_signal(signal.SIGCONT)
+        return time.monotonic()
+
+    def ended(self, code: int, seconds: float = _END) -> float:
+        """Wait for its end, with this exit status; the moment of it."""
+        try:
+            self._child.wait(seconds)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"{self.title} did not end\n{self.words()}") from None
+        at = time.monotonic()
+        self._ends = code
+        self.end()
+        return at
 
     def kill(self) -> float:
         """SIGKILL; the moment of it."""

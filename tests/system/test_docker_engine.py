@@ -4,7 +4,9 @@ back.
 
 import contextlib
 import gc
+import os
 import platform
+import secrets
 import socket
 import threading
 import warnings
@@ -13,12 +15,25 @@ from pathlib import Path
 
 import docker
 import pytest
+from msgspec import Struct
 
-from node.engines import docker as module
-from node.engines.base import ContainerRefused, EngineDown, ImageUnknown, RegistryUnreachable
+from node.engines.base import (
+    ContainerRefused,
+    ContainerSpec,
+    ContainerState,
+    EngineDown,
+    Exit,
+    ImageUnknown,
+    Limits,
+    Mount,
+    NameTaken,
+    RegistryUnreachable,
+)
 from node.engines.docker import DockerEngine
+from node.engines.docker_config import container_config
 from node.workfolder import WorkFolder
 from tests.system import engine as tools
+from tests.system.private_engine import PrivateEngine, private_engine
 from tests.system.registry import BROKEN, DENIED, Answer, a_registry, an_image
 
 pytestmark = pytest.mark.system
@@ -150,7 +165,7 @@ class TestLimits:
         self, engine: DockerEngine, image: str, tmp_path: Path
     ) -> None:
         """The engine would refuse; all there are is what is meant."""
-        assert module.container_config(
+        assert container_config(
             tools.container_spec(WorkFolder.create(tmp_path / "a", tools.plan(), None), image), 1
         )["HostConfig"]["NanoCpus"] == int(1e9)
 
@@ -166,6 +181,34 @@ class TestStarting:
         with pytest.raises(ContainerRefused, match="no such file"):
             engine.start(spec)
         assert engine.containers({"purpose": "no program"}) == ()
+
+    def test_a_crash_after_it_was_created(
+        self, engine: DockerEngine, image: str, tmp_path: Path
+    ) -> None:
+        """What is found then says that nothing ever ran in it, and is in the way of no other
+        attempt once it is removed.
+        """
+        folder = WorkFolder.create(tmp_path / "run", tools.plan(), tools.BUSYBOX)
+        spec = tools.container_spec(folder, image, labels={"purpose": "crash"})
+        with contextlib.closing(docker.APIClient()) as client:
+            client.create_container_from_config(container_config(spec, 1), spec.name)
+        with pytest.raises(NameTaken, match=spec.name):
+            engine.start(spec)
+        (found,) = engine.containers({"purpose": "crash"})
+        assert found.state is ContainerState.CREATED
+        engine.remove(found.id)
+        with contextlib.closing(docker.APIClient()) as client:
+            made = client.create_container_from_config(
+                {**container_config(spec, 1), "Entrypoint": ["/nothing"]}, spec.name
+            )["Id"]
+            with pytest.raises(docker.errors.APIError):
+                client.start(made)
+        (found,) = engine.containers({"purpose": "crash"})
+        assert found.state is ContainerState.CREATED
+        engine.remove(made)
+        container = engine.start(spec)
+        engine.wait(container)
+        engine.remove(container)
 
 
 class Relay:
@@ -211,6 +254,35 @@ class Relay:
             other.shutdown(socket.SHUT_RDWR)
 
 
+class Observed(DockerEngine):
+    """Tells how it fares with somebody who waits for a container."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.away = threading.Event()  # the engine was found to be
+        self.back = threading.Event()  # the container was then looked at again
+
+    def _await_engine(self) -> None:
+        self.away.set()
+        super()._await_engine()
+
+    def _ended_state(self, container: str) -> object:
+        if self.away.is_set():
+            self.back.set()
+        return super()._ended_state(container)
+
+
+@contextlib.contextmanager
+def waited_for(engine: DockerEngine, container: str) -> Iterator[list[Exit]]:
+    """Somebody waits for the container meanwhile; afterwards the list holds how it ended."""
+    ends: list[Exit] = []
+    waiting = threading.Thread(target=lambda: ends.append(engine.wait(container)))
+    waiting.start()
+    yield ends
+    waiting.join(tools.PATIENCE)
+    assert ends, "nobody heard of the end"
+
+
 # The SDK leaves a socket to the garbage collector when it cannot connect.
 @pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 class TestAnEngineThatGoesAway:
@@ -224,45 +296,40 @@ class TestAnEngineThatGoesAway:
         yield relay
         relay.cut()
 
+    @pytest.mark.parametrize("meanwhile", [True, False])
     def test_and_comes_back(
-        self, relay: Relay, image: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, relay: Relay, image: str, tmp_path: Path, meanwhile: bool
     ) -> None:
-        """Who waits for a container's end hears of it, though the connection was lost."""
-        looks = threading.Event()
-        engine = DockerEngine()
-        again = engine._await_engine
-
-        def look() -> None:
-            looks.set()
-            again()
-
-        monkeypatch.setattr(engine, "_await_engine", look)
+        """Who waits for a container's end hears of it, though the connection was lost. It was not
+        watched if the container ended meanwhile, and was if it ended later.
+        """
+        engine = Observed()
         hang = tools.plan(tools.script("echo begun; exec sleep 1000"))
         folder = WorkFolder.create(tmp_path / "run", hang, tools.BUSYBOX)
-        codes: list[int] = []
-        with tools.started(engine, folder, image) as container:
+        with (
+            tools.started(engine, folder, image) as container,
+            contextlib.closing(docker.APIClient(base_url=f"unix://{ENGINE}")) as client,
+        ):
             tools.until(lambda: folder.log_size() > 0)
-            waiting = threading.Thread(target=lambda: codes.append(engine.wait(container).code))
-            waiting.start()
-            while not looks.wait(0.1):  # it may not have begun to wait
+            with waited_for(engine, container) as ends:
+                while not engine.away.wait(0.1):  # it may not have begun to wait
+                    relay.cut()
+                    relay.open()
                 relay.cut()
+                with pytest.raises(EngineDown):
+                    engine.info()
+                if meanwhile:
+                    client.kill(container)
                 relay.open()
-            relay.cut()
-            with pytest.raises(EngineDown):
-                engine.info()
-            with contextlib.closing(docker.APIClient(base_url=f"unix://{ENGINE}")) as client:
-                client.kill(container)
-            relay.open()
-            waiting.join(tools.PATIENCE)
-            assert codes == [137]
+                assert engine.back.wait(tools.PATIENCE)
+                if not meanwhile:
+                    client.kill(container)
+            assert [(end.code, end.watched) for end in ends] == [(137, not meanwhile)]
         engine.close()
 
-    def test_and_stays_away(
-        self, relay: Relay, image: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_and_stays_away(self, relay: Relay, image: str, tmp_path: Path) -> None:
         """After a time it counts as down."""
-        monkeypatch.setattr(module, "_PATIENCE", 0.3)
-        engine = DockerEngine()
+        engine = DockerEngine(patience=0.3)
         folder = WorkFolder.create(
             tmp_path / "run", tools.plan(tools.script("exec sleep 1000")), tools.BUSYBOX
         )
@@ -287,3 +354,145 @@ class TestAnEngineThatGoesAway:
         assert engine.info().name == "docker"
         engine.close()
         relay.cut()
+
+
+@pytest.fixture(scope="class")
+def private(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[PrivateEngine]:
+    """An engine of the tests' own; the parameter: whether it has live-restore."""
+    with private_engine(tmp_path_factory.mktemp("e") / "e", request.param) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="class")
+def private_image(private: PrivateEngine) -> str:
+    """A shell and a few programs, there."""
+    return private.load(tools.shell_tree(), "ENV PATH=/bin")
+
+
+class Told(Struct, frozen=True):
+    """A container on the private engine, that ends with 9 when it is told to, and with 8 when it is
+    asked to by SIGTERM.
+    """
+
+    engine: Observed
+    id: str
+    folder: Path
+
+    def tell(self) -> None:
+        """It ends by itself."""
+        (self.folder / "told").write_text("end\n")
+
+    def wait_until_gone(self) -> None:
+        """Return when its process has ended, whatever engines say."""
+        tools.until((self.folder / "gone").exists)
+
+
+TOLD = """
+    exec 3<>/x/told
+    trap 'exit 8' TERM
+    trap ': >/x/gone' EXIT
+    : >/x/up
+    read it <&3
+    exit 9
+"""
+
+
+@pytest.fixture
+def told(
+    private: PrivateEngine, private_image: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Told]:
+    """See Told; it runs."""
+    monkeypatch.setenv("DOCKER_HOST", private.socket)
+    folder = tmp_path / "x"
+    folder.mkdir()
+    os.mkfifo(folder / "told")
+    spec = ContainerSpec(
+        name=secrets.token_hex(8),
+        image=private_image,
+        entrypoint=("sh", "-c", TOLD),
+        environment={},
+        labels={},
+        mounts=(Mount(folder, "/x", read_only=False),),
+        limits=Limits(1 << 28, 1.0, 50, network=False),
+        capabilities=(),
+    )
+    with contextlib.closing(Observed()) as engine:
+        container = engine.start(spec)
+        tools.until((folder / "up").exists)
+        yield Told(engine, container, folder)
+        engine.remove(container)
+
+
+def seen(end: Exit) -> tuple[int, bool]:
+    """What these tests are about."""
+    return end.code, end.watched
+
+
+@pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+@pytest.mark.parametrize("private", [True], indirect=True, ids=["live-restore"])
+class TestAnEngineThatIsRestarted:
+    """Its containers run on, and what ended them was the build, if it happened while an engine
+    was there to see it.
+    """
+
+    @pytest.mark.parametrize("how", ["stop", "kill"])
+    def test_under_a_container(self, private: PrivateEngine, told: Told, how: str) -> None:
+        """Who waits for its end hears of it, as if nothing had been."""
+        with waited_for(told.engine, told.id) as ends:
+            getattr(private, how)()
+            assert told.engine.away.wait(tools.PATIENCE)
+            private.start()
+            assert told.engine.back.wait(tools.PATIENCE)
+            told.tell()
+        assert [seen(end) for end in ends] == [(9, True)]
+
+    @pytest.mark.parametrize("how", ["stop", "kill"])
+    def test_and_the_container_ends_meanwhile(
+        self, private: PrivateEngine, told: Told, how: str
+    ) -> None:
+        """Nobody can say who ended it, whether somebody waited then or asks afterwards."""
+        with waited_for(told.engine, told.id) as ends:
+            getattr(private, how)()
+            told.tell()
+            told.wait_until_gone()
+            private.start()
+        assert [end.watched for end in ends] == [False]
+        assert not told.engine.wait(told.id).watched
+
+    def test_after_the_container_ended(self, private: PrivateEngine, told: Told) -> None:
+        """What the engine saw in its earlier life is forgotten."""
+        told.tell()
+        assert seen(told.engine.wait(told.id)) == (9, True)
+        private.stop()
+        private.start()
+        assert seen(told.engine.wait(told.id)) == (9, False)
+
+    def test_somebody_who_asks_later(self, private: PrivateEngine, told: Told) -> None:
+        """A node that was away while the engine was not: it was watched all the same."""
+        told.tell()
+        told.wait_until_gone()
+        assert seen(told.engine.wait(told.id)) == (9, True)
+
+
+@pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+@pytest.mark.parametrize("private", [False], indirect=True, ids=["no-live-restore"])
+class TestAnEngineThatEndsItsContainers:
+    """The engine ended it, and not the build: it was not watched."""
+
+    @pytest.mark.parametrize("how", ["stop", "kill"])
+    def test_restarted(self, private: PrivateEngine, told: Told, how: str) -> None:
+        """When it is stopped, and still answers meanwhile, or when it starts again."""
+        with waited_for(told.engine, told.id) as ends:
+            getattr(private, how)()
+            private.start()
+        assert [end.watched for end in ends] == [False]
+        (end,) = ends
+        assert end.code != 9
+
+    def test_asked_to_end(self, private: PrivateEngine, told: Told) -> None:
+        """As an engine that is stopped does it, but with an engine that goes on answering."""
+        with waited_for(told.engine, told.id) as ends, private.client() as client:
+            client.stop(told.id)
+        assert [seen(end) for end in ends] == [(8, False)]

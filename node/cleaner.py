@@ -1,0 +1,69 @@
+"""Removes what no build needs any more: containers and work folders that an end left behind, files
+and records whose time is over, images that this node pulled and nobody used for long.
+"""
+
+import asyncio
+import logging
+import time
+
+from node.container import LABEL, Place
+from node.engines.base import EngineError
+from node.records import Records
+from node.runner import Runner
+from node.service import NodeService
+from node.workfolder import remove_folder
+from protocol.errors import PoolError
+
+log = logging.getLogger(__name__)
+
+
+class Cleaner:
+    """Looks again and again. What is in use is never touched: the runner says what that is."""
+
+    def __init__(
+        self, place: Place, runner: Runner, records: Records, service: NodeService
+    ) -> None:
+        self._place = place
+        self._runner = runner
+        self._records = records
+        self._service = service
+
+    async def keep_cleaning(self, every: float) -> None:
+        """For as long as the node lives; `every`: seconds."""
+        while True:
+            await asyncio.sleep(every)
+            await self.clean()
+
+    async def clean(self) -> None:
+        """Once. Never raises: what could not be removed is tried again next time."""
+        for task in (self._leftovers, self._service.forget_old, self._images):
+            try:
+                await task()
+            except (EngineError, PoolError, OSError) as error:
+                log.warning("cleaning up: %s", error)
+
+    async def _leftovers(self) -> None:
+        """Containers and folders of ours that no attempt uses."""
+        engine = self._place.engine
+        ours = {f"{LABEL}.node": self._place.node.id}
+        containers = await asyncio.to_thread(engine.containers, ours)
+        folders = [path for path in self._place.work.iterdir() if path.is_dir()]
+        used = {f"{build}.{attempt}" for build, attempt in self._runner.attempts()}
+        for container in containers:
+            labels = container.labels
+            attempt = f"{labels.get(f'{LABEL}.build')}.{labels.get(f'{LABEL}.attempt')}"
+            if attempt not in used:
+                log.info("removing the container %s", container.name)
+                await asyncio.to_thread(engine.remove, container.id)
+        for folder in folders:
+            if folder.name not in used:
+                await asyncio.to_thread(remove_folder, folder)
+
+    async def _images(self) -> None:
+        """Images that this node pulled and no build used for as long as the setting says."""
+        before = time.time() - self._place.settings.image_keep
+        for name, used in (await self._records.images()).items():
+            if used < before and name not in self._runner.images():
+                log.info("removing the image %s", name)
+                await asyncio.to_thread(self._place.engine.forget_image, name)
+                await self._records.forget_image(name)

@@ -1,0 +1,129 @@
+"""Sends attempts to nodes, and makes of each answer what our record says next.
+
+An attempt leaves when it is on disk that it does. What the answer leaves open - none came, or one
+that makes no sense - the node's next report decides.
+"""
+
+import asyncio
+from collections import defaultdict
+
+from protocol.errors import Busy, Conflict, Denied, Invalid, PoolError, Unavailable, Unreachable
+from protocol.messages import Report
+from protocol.model import Build, Forward
+from protocol.service import Caller
+from scheduler.attempts import Attempts
+from scheduler.poller import Pool
+
+_TRIES = 3
+"""Times that one attempt is sent to a node that does not have it, before it is taken for failed."""
+
+
+class Forwarder:
+    """Attempts on their way to nodes, and what is remembered of how nodes took them."""
+
+    def __init__(self, caller: Caller, pool: Pool, attempts: Attempts) -> None:
+        """`caller`: this scheduler, as nodes know it."""
+        self.on_the_way: set[str] = set()  # builds whose forward is not answered yet
+        self._caller = caller
+        self._pool = pool
+        self._ledger = attempts.ledger
+        self._attempts = attempts
+        self._tries: defaultdict[tuple[str, int], int] = defaultdict(int)
+        self._full: dict[str, str] = {}  # node that had no room -> token of its report then
+        self._never: defaultdict[str, set[str]] = defaultdict(set)  # node -> builds never taken
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def send(self, build: Build) -> None:
+        """Ask its node to take the build's attempt, unless that is under way."""
+        if build.id in self.on_the_way:
+            return
+        key = (build.id, build.attempt)
+        if self._tries[key] >= _TRIES:
+            self._attempts.failed(build, f"its node did not take it in {_TRIES} tries")
+            return
+        self._tries[key] += 1
+        self.on_the_way.add(build.id)
+        task = asyncio.create_task(self._forward(build))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def is_full(self, report: Report) -> bool:
+        """Whether the node refused a build for want of room, and has not reported since."""
+        if self._full.get(report.id) not in (None, report.token):
+            del self._full[report.id]
+        return report.id in self._full
+
+    def never_takes(self, node: str) -> frozenset[str]:
+        """Ids of the builds that the node will not take, ever."""
+        return frozenset(self._never.get(node, ()))
+
+    def forget(self, build: Build) -> None:
+        """Nothing need be remembered of a build that has stopped."""
+        for attempt in range(1, build.attempt + 1):
+            self._tries.pop((build.id, attempt), None)
+        for never in self._never.values():
+            never.discard(build.id)
+
+    async def close(self) -> None:
+        """Stop waiting for answers."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _forward(self, build: Build) -> None:
+        assert build.node is not None
+        node = build.node.id
+        try:
+            await self._ledger.saved(build.id)
+        except PoolError as error:  # nothing has left yet
+            self._declined(build, f"it could not be written down: {error.detail}")
+            self.on_the_way.discard(build.id)
+            return
+        try:
+            reported = await self._ask(build)
+        except Busy as error:
+            self._had_no_room(node)
+            self._declined(build, error.detail)
+        except Unreachable as error:
+            self._pool.disbelieve(node, error.detail)
+            self._declined(build, error.detail)
+        except Unavailable as error:  # it may have heard us: its next report decides
+            self._pool.disbelieve(node, error.detail)
+        except (Conflict, Denied, Invalid) as error:  # this build, on that node: never
+            self._never[node].add(build.id)
+            self._declined(build, error.detail)
+        except PoolError as error:
+            self._attempts.failed(build, f"{build.node.name} failed to take it: {error.detail}")
+        else:
+            self._attempts.follow(reported)
+        finally:
+            self.on_the_way.discard(build.id)
+            self._pool.changed.touch()
+
+    async def _ask(self, build: Build) -> Build:
+        assert build.node is not None
+        above = self._ledger.forward_of(build.id)
+        forward = Forward(
+            id=build.id,
+            origin=self._caller.program,
+            attempt=build.attempt,
+            owner=build.owner,
+            path=(*(above.path if above else ()), self._caller.program),
+            store=self._caller.store,
+            key=build.key,
+        )
+        client = self._pool.client(build.node.id)
+        if client is None:
+            raise Unreachable("it is not in the pool any more")
+        return await client.submit(self._caller, build.request, forward)
+
+    def _had_no_room(self, node: str) -> None:
+        """It turned busy since its report: it is passed over until it reports anew."""
+        for entry in self._pool.entries():
+            if entry.report is not None and entry.report.id == node:
+                self._full[node] = entry.report.token
+
+    def _declined(self, build: Build, cause: str) -> None:
+        """Back to the queue; the attempt is not used up."""
+        self._tries.pop((build.id, build.attempt), None)
+        self._attempts.declined(build, cause)

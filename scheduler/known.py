@@ -1,0 +1,103 @@
+"""The nodes that the scheduler remembers over its restarts: where they were, and which are
+cordoned.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+from msgspec.structs import replace
+
+from protocol.errors import NotFound, PoolError
+from protocol.messages import Report
+from scheduler.core.known import KnownNode
+from scheduler.stores.base import Store
+
+log = logging.getLogger(__name__)
+
+_REFRESH = 600.0  # seconds after which it is written anew that a node still answers
+
+
+class Known:
+    """Every node that ever answered, by id, kept in the store."""
+
+    def __init__(self, store: Store, changed: Callable[[], None]) -> None:
+        """`changed` is called when a cordon was set or lifted."""
+        self._store = store
+        self._changed = changed
+        self._nodes = {node.id: node for node in store.nodes()}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def all(self) -> tuple[KnownNode, ...]:
+        """Those that are remembered."""
+        return tuple(self._nodes.values())
+
+    def heard(self, report: Report, url: str, found: tuple[str, ...]) -> None:
+        """A node answered there."""
+        before = self._nodes.get(report.id)
+        now = time.time()
+        node = KnownNode(
+            id=report.id,
+            name=report.name,
+            role=report.role,
+            urls=(url,),
+            found=found,
+            seen=now,
+            cordoned=before.cordoned if before else None,
+        )
+        if before is None or replace(before, seen=now) != node or now - before.seen > _REFRESH:
+            self._nodes[report.id] = node
+            self._do(partial(self._store.put_node, node))
+
+    def left(self, node: str) -> None:
+        """A node said goodbye: its address is of no use any more; a cordon stays."""
+        known = self._nodes.get(node)
+        if known is not None and known.cordoned is None:
+            del self._nodes[node]
+            self._do(partial(self._store.forget_node, node))
+        elif known is not None and known.urls:
+            self._nodes[node] = replace(known, urls=())
+            self._do(partial(self._store.put_node, self._nodes[node]))
+
+    def cordoned(self, node: str) -> str | None:
+        """Why the node gets no new builds; None where it does."""
+        known = self._nodes.get(node)
+        return known.cordoned if known is not None else None
+
+    async def cordon(self, name: str, reason: str | None) -> KnownNode:
+        """Keep new builds from the node of this id or name, or with None allow them again; it is on
+        disk when this returns. Raises NotFound, Unavailable.
+        """
+        node = replace(self._named(name), cordoned=reason)
+        await self._store.put_node(node)
+        self._nodes[node.id] = node
+        self._changed()
+        return node
+
+    def _named(self, name: str) -> KnownNode:
+        found = [node for node in self._nodes.values() if name in (node.id, node.name)]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise NotFound(
+                f"{len(found)} nodes are called {name[:64]!r}", field="node", expected="an id"
+            )
+        raise NotFound(f"there is no node {name[:64]!r}", field="node", expected="an id or name")
+
+    async def close(self) -> None:
+        """Let what is being written be written."""
+        await asyncio.gather(*self._tasks)
+
+    def _do(self, work: Callable[[], Awaitable[None]]) -> None:
+        task = asyncio.create_task(_complaining(work))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+async def _complaining(work: Callable[[], Awaitable[None]]) -> None:
+    try:
+        await work()
+    except PoolError as error:  # it is written again with the next change
+        log.warning("a node could not be written down: %s", error.detail)
