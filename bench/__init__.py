@@ -1,6 +1,7 @@
 """Measurements of the product beside its floor, run by `make bench`: `noop` (a build that does
-nothing, beside the raw engine API) and `relay` (a large artifact through the scheduler, beside
-nginx's proxy).
+nothing, beside the raw engine API), `relay` (a large artifact through the scheduler, beside nginx's
+proxy), `store` (builds written down, beside plain appends) and `create` (creates over HTTP, beside
+a server that writes nothing down).
 
 Sides are interleaved in one run, since a machine's speed drifts; medians are compared, and ratios
 count, not absolute figures. Results are printed; `--json FILE` keeps every single one. To add a

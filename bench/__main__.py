@@ -1,4 +1,4 @@
-"""`python -m bench [noop] [relay] [--runs N] [--json FILE]`."""
+"""`python -m bench [noop] [relay] [store] [create] [--runs N] [--json FILE]`."""
 
 import argparse
 import asyncio
@@ -8,12 +8,17 @@ import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from bench import noop, relay
+from bench import create, noop, relay, store
 from bench.measure import Outcome
 from protocol.errors import PoolError
 
-BENCHMARKS: dict[str, Callable[[int], Awaitable[Outcome]]] = {"noop": noop.run, "relay": relay.run}
-RUNS = {"noop": 15, "relay": 7}
+BENCHMARKS: dict[str, Callable[[int], Awaitable[Outcome]]] = {
+    "noop": noop.run,
+    "relay": relay.run,
+    "store": store.run,
+    "create": create.run,
+}
+RUNS = {"noop": 15, "relay": 7, "store": 9, "create": 5}
 
 
 async def measure(names: list[str], runs: int | None) -> dict[str, Outcome]:

@@ -21,7 +21,7 @@ from bench.processes import Running, cpu_seconds, free_slot, program
 from node.config import NodeSettings
 from node.container import limits
 from node.engines.base import ContainerSpec
-from node.engines.docker import container_config
+from node.engines.docker_config import container_config
 from protocol.client import HttpService
 from protocol.model import BuildRequest, Command, Needs, NoOutput, Recipe, Result, Stage
 from protocol.service import LOCAL

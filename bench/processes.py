@@ -5,7 +5,7 @@ import contextlib
 import os
 import sys
 from asyncio.subprocess import PIPE
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 from msgspec import Struct
@@ -25,7 +25,9 @@ class Running(Struct, frozen=True):
 
 
 @contextlib.asynccontextmanager
-async def program(folder: Path, kind: str, *flags: str) -> AsyncIterator[Running]:
+async def program(
+    folder: Path, kind: str, *flags: str, environment: Mapping[str, str] | None = None
+) -> AsyncIterator[Running]:
     """`imagepool scheduler` or `imagepool node` while the context lasts."""
     log = folder / f"{kind}.log"
     with log.open("wb") as errors:
@@ -34,6 +36,7 @@ async def program(folder: Path, kind: str, *flags: str) -> AsyncIterator[Running
             *("--data", str(folder / kind), "--name", f"bench-{kind}", "--pool", "bench", *flags),
             stdout=PIPE,
             stderr=errors,
+            env={**os.environ, **(environment or {})},
         )
     try:
         assert process.stdout is not None

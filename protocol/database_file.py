@@ -119,7 +119,8 @@ def _copied(source: Path, copy: Path) -> None:
             with contextlib.closing(sqlite3.connect(copy, isolation_level=None)) as other:
                 origin.backup(other)
                 other.execute("UPDATE meta SET id = ?", (secrets.token_hex(16),))
-                other.execute("PRAGMA journal_mode = DELETE")  # one file, nothing beside it
+                # One file, nothing beside it: what is still in a log would not be copied.
+                other.execute("PRAGMA journal_mode = DELETE")
 
 
 def _published(copy: Path, target: Path) -> None:

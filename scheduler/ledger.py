@@ -6,6 +6,7 @@ one task, together; whoever acts on a change - answers a client, forwards an att
 an end - waits for `saved` first.
 """
 
+import asyncio
 import logging
 from collections import defaultdict
 from collections.abc import Callable
@@ -43,6 +44,7 @@ class Ledger:
         self._keys: dict[Key, str] = {}  # -> the build that was made with it
         self._served_before: dict[str, float] = {}  # build that was just placed -> the same before
         self._unsaved: set[str] = set()
+        self._writing = asyncio.Lock()
         self._changes = Watch()
         self._written = Watch()
         self._problem: PoolError | None = None  # why the last write failed
@@ -116,7 +118,8 @@ class Ledger:
     async def forget(self, build_id: str) -> None:
         """Drop a build that has stopped."""
         build = self.board.get(build_id)
-        await self.store.forget((build_id,))
+        async with self._writing:
+            await self.store.forget((build_id,))
         self._records.pop(build_id, None)
         self._unsaved.discard(build_id)
         if build.key and self._keys.get((build.owner, build.key)) == build_id:
@@ -155,17 +158,24 @@ class Ledger:
             if not self._unsaved:
                 await self._changes.wait(seen, None)
                 continue
-            await self._write()
+            # Whoever ends this task does not end a write in the middle: `close` waits for it.
+            await asyncio.shield(asyncio.ensure_future(self._write()))
             if self._problem is not None:
                 await self._changes.wait(self._changes.count, _AGAIN)
 
     async def close(self) -> None:
-        """Write what is not on disk yet, once; to be called when nothing else writes."""
-        if self._unsaved:
-            await self._write()
+        """Write what is not on disk yet, once; when `keep_writing` has ended."""
+        await self._write()
 
     async def _write(self) -> None:
+        async with self._writing:
+            await self._write_batch()
+        self._written.touch()
+
+    async def _write_batch(self) -> None:
         batch = tuple(self._unsaved)
+        if not batch:
+            return
         records = tuple(
             replace(self.record(key), revision=self._records[key].revision + 1) for key in batch
         )
@@ -177,7 +187,6 @@ class Ledger:
             self._problem = None
             for record in records:
                 self._note_written(record)
-        self._written.touch()
 
     def _note_problem(self, error: Exception) -> None:
         known = isinstance(error, PoolError) and not isinstance(error, Stale)

@@ -23,6 +23,7 @@ from scheduler.core.roster import REMEMBERED, Entry, Standing, Timing, leaders, 
 from scheduler.known import Known
 from scheduler.race import first_answer
 from scheduler.stores.base import Store
+from scheduler.target import Target
 
 log = logging.getLogger(__name__)
 
@@ -31,40 +32,6 @@ _MEASURE = 30.0  # seconds between polls that are not held, which measure the la
 _ELSEWHERE = "it has not answered since it was found anew"
 _SELDOM = 10.0  # how many times as long as at first a dead address is left in peace
 _HEAD_START = 0.1  # seconds that an address has before the next one is tried beside it
-
-
-class Target:
-    """One program: where it may be, how to speak to it there, and the task that polls it."""
-
-    def __init__(
-        self, urls: tuple[str, ...], entry: Entry, connect: Callable[[str], HttpService]
-    ) -> None:
-        self.urls = urls
-        self.entry = entry
-        self.task: asyncio.Task[None] | None = None
-        self.goodbye = False  # one was heard: if it does not answer now, it has left
-        self.departed = False  # off the roster, kept while builds of ours may be on it
-        self._connect = connect
-        self._clients: dict[str, HttpService] = {}  # by URL; downloads may still run over any
-
-    @property
-    def client(self) -> HttpService:
-        """How to speak to it where it answered last."""
-        return self.client_at(self.entry.url)
-
-    def client_at(self, url: str) -> HttpService:
-        """How to speak to it there."""
-        if url not in self._clients:
-            self._clients[url] = self._connect(url)
-        return self._clients[url]
-
-    async def close(self) -> None:
-        """Stop polling and close every connection."""
-        if self.task is not None:
-            self.task.cancel()
-        while self._clients:
-            _, client = self._clients.popitem()
-            await client.close()
 
 
 class Pool:
@@ -180,17 +147,19 @@ class Pool:
         are on.
         """
         now = time.monotonic()
-        for key, target in tuple(self._targets.items()):
+        heard = {t.entry.report.id for t in self._targets.values() if t.entry.report is not None}
+        for target in tuple(self._targets.values()):
             entry = target.entry
+            if entry.found == (REMEMBERED,) and entry.report is None and entry.program in heard:
+                self._drop(target)  # it is elsewhere now
+                continue
             quiet = now - (entry.answered if entry.answered is not None else entry.since)
             used = entry.program in in_use
             gone = target.departed and not used
             forgotten = quiet > self._settings.forget_after and "settings" not in entry.found
             if gone or forgotten:
-                self._close(target)
-                del self._targets[key]
+                self._drop(target)
                 self.known.left(entry.program)
-                self.changed.touch()
 
     def disbelieve(self, node: str, error: str) -> None:
         """A call to this node failed: it gets nothing until it has answered again."""
@@ -204,6 +173,11 @@ class Pool:
             self._close(self._targets.popitem()[1])
         await asyncio.gather(*self._closing)
         await self.known.close()
+
+    def _drop(self, target: Target) -> None:
+        self._close(target)
+        del self._targets[target.entry.key]
+        self.changed.touch()
 
     def _close(self, target: Target) -> None:
         closing = asyncio.create_task(target.close())

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 
 from msgspec.structs import replace
 
-from protocol import VERSION
 from protocol.checks import check_request
 from protocol.client import HttpService
 from protocol.errors import Busy, Conflict, PoolError, Unavailable
@@ -15,7 +14,6 @@ from protocol.idempotency import check_same
 from protocol.identity import Identity
 from protocol.locks import Locks
 from protocol.messages import (
-    API_VERSION,
     PATH_LIMIT,
     Acknowledgement,
     BuildPage,
@@ -36,10 +34,11 @@ from protocol.model import (
     build_id,
     new_build,
 )
-from protocol.record import Record, Reported, reported
+from protocol.record import Record, reported
 from protocol.service import LOCAL, ByteRange, Caller, OpenArtifact, OpenLog
 from protocol.streams import no_log
 from protocol.watch import Watch
+from scheduler.as_node import AsNode
 from scheduler.config import SchedulerSettings
 from scheduler.core.placement import in_words
 from scheduler.dispatch import Dispatcher
@@ -63,7 +62,17 @@ class SchedulerService:
         self._locks = Locks()  # one create at a time for a key, one forward for a build
         self._changed = Watch(self._pool.changed, self._board.changed)
         self._caller = dispatcher.caller
-        self.leaving = False
+        self._as_node = AsNode(me, name, dispatcher)
+
+    @property
+    def leaving(self) -> bool:
+        """Whether it shuts down now."""
+        return self._as_node.leaving
+
+    def leave(self) -> None:
+        """It shuts down: schedulers above us are told."""
+        self._as_node.leaving = True
+        self._pool.changed.touch()
 
     # Builds
 
@@ -124,8 +133,8 @@ class SchedulerService:
             if forward.attempt == last.attempt:
                 return self._ledger.as_asked(known)
             known = await self.cancel(LOCAL, known.id)
-        if self._free() <= 0:
-            raise Busy(f"{self._name} takes no build: {self._why_busy()}", retry_after=1)
+        if reason := self._as_node.why_busy():
+            raise Busy(f"{self._name} takes no build: {reason}", retry_after=1)
         build = new_build(
             forward.id,
             request,
@@ -241,9 +250,15 @@ class SchedulerService:
         """See BuildService. To a scheduler above us we are one node: our nodes' free slots,
         summed.
         """
-        if after == self._token() and wait > 0:
+        if after == self._token and wait > 0:
             await self._changed.wait(self._changed.count, wait)
-        return self._report(reported(self._records_of(caller), caller.store))
+        told = reported(self._records_of(caller), caller.store)
+        return self._as_node.report(self._token, told)
+
+    @property
+    def _token(self) -> str:
+        """Opaque to others: another boot or another count is another state."""
+        return f"{self._me.boot}.{self._changed.count}"
 
     def _records_of(self, caller: Caller) -> Iterator[Record]:
         """The builds that this scheduler above us placed here, as it knows them."""
@@ -271,64 +286,3 @@ class SchedulerService:
         for build in self._board:
             if build.stopped is not None and build.stopped < now - self._settings.keep:
                 await self._dispatcher.forget(build.id)
-
-    def _token(self) -> str:
-        return f"{self._me.boot}.{self._changed.count}"
-
-    def _report(self, told: Reported) -> Report:
-        nodes = [node for node in self._dispatcher.candidates() if node.state in ("ready", "busy")]
-        ready = [node for node in nodes if node.state == "ready" and not node.error]
-        slots = sum(node.report.slots for node in nodes)
-        free = self._free()
-        return Report(
-            id=self._me.id,
-            boot=self._me.boot,
-            name=self._name,
-            role="scheduler",
-            version=VERSION,
-            api=API_VERSION,
-            architecture=_common([node.report.architecture for node in nodes]),
-            status="ready" if free > 0 else "busy",
-            reason="" if free > 0 else self._why_busy(),
-            priority=max((node.priority for node in ready or nodes), default=0),
-            token=self._token(),
-            slots=slots,
-            used=max(0, slots - free),
-            labels=_shared([node.report.labels for node in nodes]),
-            images=_shared([node.report.images for node in nodes]),
-            cpus=max((node.report.cpus for node in nodes), default=0),
-            memory=max((node.report.memory for node in nodes), default=0),
-            disk_free=max((node.report.disk_free for node in nodes), default=0),
-            leaving=self.leaving,
-            below=self._pool.below(),
-            builds=told.builds,
-            wholes=told.wholes,
-            more=told.more,
-            clock=time.time(),
-        )
-
-    def _free(self) -> int:
-        """Slots that a new build could have now, those that wait already counted."""
-        free = sum(
-            node.free
-            for node in self._dispatcher.candidates()
-            if node.state == "ready" and not node.error and not node.full
-        )
-        return 0 if self.leaving else free - self._ledger.waiting
-
-    def _why_busy(self) -> str:
-        if self.leaving:
-            return "it is shutting down"
-        if not self._dispatcher.candidates():
-            return "it has no nodes"
-        return "none of its nodes is ready with a free slot"
-
-
-def _common(values: list[str]) -> str:
-    """The one value that all share; empty where they differ."""
-    return values[0] if len(set(values)) == 1 else ""
-
-
-def _shared(values: list[tuple[str, ...]]) -> tuple[str, ...]:
-    """What all have."""
-    return tuple(sorted(set.intersection(*map(set, values)))) if values else ()

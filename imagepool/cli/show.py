@@ -10,6 +10,9 @@ import click
 from protocol.messages import Explanation, Roster
 from protocol.model import Build
 
+_CLOCKS_DIFFER = 5.0
+"""Seconds."""
+
 
 def note(line: str) -> None:
     """A line about what happens, beside the output proper."""
@@ -52,7 +55,9 @@ def build_card(build: Build, explanation: Explanation) -> str:
     if explanation.reason:
         lines.append(f"reason    {explanation.reason}")
     if explanation.place is not None:
-        lines.append(f"queue     place {explanation.place}")
+        soon = explanation.estimate
+        likely = "" if soon is None else f", likely to begin in {age(soon)}"
+        lines.append(f"queue     place {explanation.place}{likely}")
     for refusal in explanation.refusals:
         lines.append(f"  {refusal.name}: {refusal.reason}")
     for command in build.commands:
@@ -77,12 +82,19 @@ def node_table(roster: Roster) -> str:
             "-" if node.last_seen is None else f"{node.last_seen:.0f} s",
             "+".join(node.found),
             node.url,
-            node.reason,
+            "; ".join(filter(None, (node.reason, clock(node.clock)))),
         )
         for node in roster.nodes
     ]
     heads = ("NAME", "STATE", "PRIORITY", "SLOTS", "SEEN", "FOUND", "URL", "REASON")
     return table(heads, rows) if rows else "no node was found yet"
+
+
+def clock(ahead: float | None) -> str:
+    """How far a node's clock differs, where that is worth a word."""
+    if ahead is None or abs(ahead) < _CLOCKS_DIFFER:
+        return ""
+    return f"its clock is {age(abs(ahead))} {'ahead' if ahead > 0 else 'behind'}"
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

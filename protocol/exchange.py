@@ -1,0 +1,172 @@
+"""HTTP between programs: requests that are answered with typed values, errors as the classes that
+the other side raised, whatever goes wrong on the way as `Unavailable`. Redirects are never
+followed.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import aiohttp
+
+from protocol import wire
+from protocol.errors import ERRORS, Busy, PoolError, Unavailable, Unreachable, Unsatisfiable
+from protocol.messages import Problem
+
+T = TypeVar("T")
+
+ANSWER = 10.0
+"""Seconds that an answer may take beyond what it may be held, where nothing else is said."""
+CONNECT = 2.0
+"""Seconds that a connection may take; less than a scheduler's patience, to know which it was."""
+ANSWER_LIMIT = 64 << 20
+"""Bytes that an answer that is read whole may have."""
+_PIECE = 1 << 20
+
+
+class Exchange:
+    """Connections to one program, opened when they are needed."""
+
+    def __init__(self, url: str, headers: Mapping[str, str], patience: float) -> None:
+        """`headers`: of every request; `patience`: the seconds that an answer may take beyond what
+        it may be held.
+        """
+        self._url = url
+        self._patience = patience
+        self._headers = {"Accept": wire.MSGPACK, **headers}
+        self._session: aiohttp.ClientSession | None = None
+
+    async def close(self) -> None:
+        """Close the connections."""
+        if self._session is not None:
+            await self._session.close()
+
+    async def get(
+        self, path: str, kind: type[T], query: Mapping[str, str], *, held: float = 0
+    ) -> T:
+        """What a GET answers; it may be held for so many seconds."""
+        return _typed(await self._exchange("GET", path, query, None, held), kind)
+
+    async def post(
+        self, path: str, value: Any, kind: type[T] | None, headers: Mapping[str, str] = {}
+    ) -> Any:
+        """What a POST of this value answers; without a kind, nothing."""
+        packed = wire.encode(value, wire.MSGPACK)
+        body = await self._exchange("POST", path, {}, packed, 0, headers)
+        return None if kind is None else _typed(body, kind)
+
+    async def _exchange(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str],
+        body: bytes | None,
+        held: float,
+        headers: Mapping[str, str] = {},
+    ) -> bytes:
+        """A request that is answered whole."""
+        try:
+            async with asyncio.timeout(held + self._patience):
+                response = await self._request(method, path, query, headers, body)
+                async with response:
+                    return await _read(response)
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise self._unavailable(error) from error
+
+    async def open(
+        self, path: str, query: Mapping[str, str], headers: Mapping[str, str]
+    ) -> aiohttp.ClientResponse:
+        """A request whose answer is streamed."""
+        try:
+            async with asyncio.timeout(self._patience):
+                return await self._request("GET", path, query, headers, None)
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise self._unavailable(error) from error
+
+    async def _request(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str],
+        headers: Mapping[str, str],
+        body: bytes | None,
+    ) -> aiohttp.ClientResponse:
+        if body is not None:
+            headers = {**headers, "Content-Type": wire.MSGPACK}
+        response = await self._connection().request(
+            method,
+            self._url + path,
+            params=query,
+            headers=headers,
+            data=body,
+            allow_redirects=False,
+        )
+        if 200 <= response.status < 300:
+            return response
+        async with response:
+            raise _error(response, await _read(response), self._url)
+
+    def _connection(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            timeout = aiohttp.ClientTimeout(total=None, connect=CONNECT, sock_connect=CONNECT)
+            self._session = aiohttp.ClientSession(
+                headers=self._headers,
+                timeout=timeout,
+                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=30),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                auto_decompress=False,
+                read_bufsize=_PIECE,
+                trust_env=False,
+            )
+        return self._session
+
+    def _unavailable(self, error: BaseException) -> Unavailable:
+        if isinstance(error, aiohttp.ConnectionTimeoutError):
+            return Unreachable(f"{self._url} cannot be reached: no connection in {CONNECT:g} s")
+        if isinstance(error, aiohttp.ClientConnectorError):
+            return Unreachable(f"{self._url} cannot be reached: {error.os_error.strerror or error}")
+        text = str(error) or "no answer in time"
+        return Unavailable(f"{self._url} does not answer: {text}")
+
+
+def number(response: aiohttp.ClientResponse, header: str) -> int:
+    """What a header says; where it says no number, the answer is given up. Raises Unavailable."""
+    text = response.headers.get(header, "")
+    if not text.isdigit():
+        response.close()
+        raise Unavailable(f"the answer has no {header}")
+    return int(text)
+
+
+def _typed(body: bytes, kind: type[T]) -> T:
+    try:
+        return wire.decode(body, kind, wire.MSGPACK, limit=ANSWER_LIMIT)
+    except PoolError as error:
+        raise Unavailable(f"an answer makes no sense: {error.detail}") from error
+
+
+async def _read(response: aiohttp.ClientResponse) -> bytes:
+    body = bytearray()
+    async for piece in response.content.iter_any():
+        body += piece
+        if len(body) > ANSWER_LIMIT:
+            raise Unavailable(f"an answer is over {ANSWER_LIMIT} bytes")
+    return bytes(body)
+
+
+def _error(response: aiohttp.ClientResponse, body: bytes, url: str) -> PoolError:
+    """The error that the other side raised; Unavailable where it speaks another language."""
+    try:
+        plain = wire.decode(body, dict, wire.JSON)
+        problem = wire.convert(plain, Problem)
+        kind = ERRORS[problem.type.rpartition(":")[2]]
+    except (PoolError, KeyError):
+        return Unavailable(f"{url} answered {response.status}: {body[:200]!r}")
+    words = {"field": problem.field, "expected": problem.expected}
+    if issubclass(kind, Unsatisfiable):
+        size = response.headers.get("Content-Range", "").rpartition("/")[2]
+        return Unsatisfiable(problem.detail, size=int(size) if size.isdigit() else 0, **words)
+    if issubclass(kind, Busy):
+        after = response.headers.get("Retry-After", "")
+        return Busy(problem.detail, retry_after=int(after) if after.isdigit() else 5, **words)
+    return kind(problem.detail, **words)

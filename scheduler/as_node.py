@@ -1,0 +1,81 @@
+"""The scheduler as a node of another scheduler: what it states of itself and its nodes together."""
+
+import time
+
+from protocol import VERSION
+from protocol.identity import Identity
+from protocol.messages import API_VERSION, Report
+from protocol.record import Reported
+from scheduler.dispatch import Dispatcher
+
+
+class AsNode:
+    """Reports on the whole pool as if it were one machine."""
+
+    def __init__(self, me: Identity, name: str, dispatcher: Dispatcher) -> None:
+        self.leaving = False
+        self._me = me
+        self._name = name
+        self._dispatcher = dispatcher
+
+    def why_busy(self) -> str:
+        """Why no build is taken now; empty where one is."""
+        if self.leaving:
+            return "it is shutting down"
+        if not self._dispatcher.candidates():
+            return "it has no nodes"
+        return "" if self._free() > 0 else "none of its nodes is ready with a free slot"
+
+    def report(self, token: str, told: Reported) -> Report:
+        """The summed slots of its nodes and the best priority of those that are ready; what of all
+        else they have in common, or at most.
+        """
+        nodes = [node for node in self._dispatcher.candidates() if node.state in ("ready", "busy")]
+        ready = [node for node in nodes if node.state == "ready" and not node.error]
+        slots = sum(node.report.slots for node in nodes)
+        reason = self.why_busy()
+        return Report(
+            id=self._me.id,
+            boot=self._me.boot,
+            name=self._name,
+            role="scheduler",
+            version=VERSION,
+            api=API_VERSION,
+            architecture=_common([node.report.architecture for node in nodes]),
+            status="busy" if reason else "ready",
+            reason=reason,
+            priority=max((node.priority for node in ready or nodes), default=0),
+            token=token,
+            slots=slots,
+            used=max(0, slots - self._free()),
+            labels=_shared([node.report.labels for node in nodes]),
+            images=_shared([node.report.images for node in nodes]),
+            cpus=max((node.report.cpus for node in nodes), default=0),
+            memory=max((node.report.memory for node in nodes), default=0),
+            disk_free=max((node.report.disk_free for node in nodes), default=0),
+            leaving=self.leaving,
+            below=self._dispatcher.pool.below(),
+            builds=told.builds,
+            wholes=told.wholes,
+            more=told.more,
+            clock=time.time(),
+        )
+
+    def _free(self) -> int:
+        """Slots that a new build could have now, those that wait already counted."""
+        free = sum(
+            node.free
+            for node in self._dispatcher.candidates()
+            if node.state == "ready" and not node.error and not node.full
+        )
+        return 0 if self.leaving else free - self._dispatcher.ledger.waiting
+
+
+def _common(values: list[str]) -> str:
+    """The one value that all share; empty where they differ."""
+    return values[0] if len(set(values)) == 1 else ""
+
+
+def _shared(values: list[tuple[str, ...]]) -> tuple[str, ...]:
+    """What all have."""
+    return tuple(sorted(set.intersection(*map(set, values)))) if values else ()
