@@ -7,6 +7,7 @@ import platform
 import secrets
 import time
 from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ log = logging.getLogger(__name__)
 
 ROUTES = (*image_creator.ROUTES, *native.ROUTES, *health.ROUTES)
 """The API families that a node serves."""
+_SPARE = 32  # threads for containers that are slow to end, beyond one for each slot
 _LAST_REPORT = 0.2  # seconds in which schedulers fetch the report that says goodbye
 
 
@@ -83,10 +85,14 @@ class Node:
         """What builders work with."""
         self._work = folder / "work"
         self._work.mkdir(exist_ok=True, mode=0o700)
+        # The loop's own threads are few, and for what is short: were they all to wait for the ends
+        # of builds, none could be cancelled, begun or downloaded.
+        self._long = ThreadPoolExecutor(self.settings.slots + _SPARE, "engine")
         return Place(
             node=self.node,
             settings=self.settings,
             engine=self.engine,
+            long=self._long,
             artifacts=ArtifactStore(folder / "artifacts"),
             work=self._work,
             clock=time.time,
@@ -174,6 +180,7 @@ class Node:
         self._resuming.cancel()
         await self.ledger.close()
         self.engine.close()
+        self._long.shutdown(wait=False, cancel_futures=True)
 
 
 async def run(settings: NodeSettings, ready: Ready, stop: asyncio.Event) -> None:

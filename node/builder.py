@@ -138,7 +138,7 @@ class Builder:
             pulled.set()
             self._log.say(line)
 
-        await asyncio.to_thread(self._place.engine.obtain, image, say)
+        await self._loop.run_in_executor(self._place.long, self._place.engine.obtain, image, say)
         await self._place.used_image(image, pulled.is_set())
 
     async def _planned(self, command: Command) -> PlannedCommand:
@@ -172,7 +172,9 @@ class Builder:
     # Watching
 
     async def _container_end(self, tail_failed: "asyncio.Future[str]") -> Exit:
-        waiting = asyncio.ensure_future(asyncio.to_thread(self._place.engine.wait, self._container))
+        waiting = self._loop.run_in_executor(
+            self._place.long, self._place.engine.wait, self._container
+        )
         waiting.add_done_callback(_heeded)
         tail_failed.add_done_callback(lambda failed: self.stop(Event.FAIL, failed.result()))
         try:

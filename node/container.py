@@ -3,6 +3,7 @@ commands.
 """
 
 from collections.abc import Awaitable, Callable
+from concurrent.futures import Executor
 from pathlib import Path
 
 from msgspec import Struct
@@ -25,6 +26,7 @@ class Place(Struct, frozen=True):
     node: NodeReference
     settings: NodeSettings
     engine: Engine
+    long: Executor  # threads for calls of the engine that take as long as a build does
     artifacts: ArtifactStore
     work: Path
     clock: Callable[[], float]

@@ -5,7 +5,6 @@ import contextlib
 import logging
 import platform
 from collections.abc import Coroutine
-from pathlib import Path
 from typing import Any
 
 from tornado import web
@@ -48,11 +47,8 @@ _LAST_REPORT = 0.2  # seconds in which schedulers above fetch the report that sa
 class Scheduler:
     """A scheduler's parts."""
 
-    def __init__(
-        self, settings: SchedulerSettings, me: Identity, store: Store, folder: Path
-    ) -> None:
+    def __init__(self, settings: SchedulerSettings, me: Identity, store: Store) -> None:
         self.identity = me
-        self._recovering = folder / "recovering"  # is there until nodes told what they have
         self.settings = settings
         self.name = settings.name or platform.node()
         self.store = store
@@ -109,20 +105,13 @@ class Scheduler:
     def begin(self) -> tuple[Coroutine[Any, Any, None], ...]:
         """Ask after the nodes that are known; what is to run from now on."""
         self.dispatcher.pool.remember()
-        if self.store.fresh and not self.identity.made:
-            self._recovering.touch()
-        recover = self._recovering.exists()
+        recover = self.store.fresh and not self.identity.made
         return (
-            self._note_recovered(),
             self.dispatcher.ledger.keep_writing(),
             self.dispatcher.run(recover=recover),
             self.keep_house(),
             self.metrics.watch_loop(),
         )
-
-    async def _note_recovered(self) -> None:
-        await self.dispatcher.recovered.wait()
-        self._recovering.unlink(missing_ok=True)
 
     async def keep_house(self) -> None:
         """Forget what is old."""
@@ -152,7 +141,7 @@ async def run(settings: SchedulerSettings, ready: Ready, stop: asyncio.Event) ->
     with identity.open_data(folder):
         me = identity.load(folder)
         store = open_store(settings.store, folder)
-        scheduler = Scheduler(settings, me, store, folder)
+        scheduler = Scheduler(settings, me, store)
         listener = Listener(settings)
         server = listener.serve(scheduler.web(), settings)
         async with contextlib.AsyncExitStack() as ending:

@@ -9,6 +9,7 @@ from heapq import nlargest
 
 from msgspec.structs import replace
 
+from protocol.errors import Unavailable
 from protocol.messages import Report
 from protocol.model import Build, Needs, NodeReference, Stage
 from protocol.service import Caller
@@ -69,6 +70,7 @@ class Dispatcher:
             ticked = now
             try:
                 if self._is_recovered(now - started):
+                    await self._settle()
                     self._give_up_lost()
                     self._place_waiting()
                 self.pool.sweep(self.ledger.nodes_in_use())
@@ -96,6 +98,14 @@ class Dispatcher:
             log.info("the store is new; nodes told of %d builds of ours", len(self.ledger.board))
             self.recovered.set()
         return self.recovered.is_set()
+
+    async def _settle(self) -> None:
+        """Note that nodes have been asked; until that is on disk, the next start asks them too."""
+        if self.ledger.store.fresh:
+            try:
+                await self.ledger.store.settle()
+            except Unavailable as error:
+                log.warning("the store cannot be written: %s", error.detail)
 
     # What there is
 

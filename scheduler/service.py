@@ -156,15 +156,29 @@ class SchedulerService:
         self, caller: Caller, build_id: str, *, after: int | None = None, wait: float = 0
     ) -> Build:
         """See BuildService."""
-        return await self._board.held(build_id, after, wait)
+        return await self._lasting(await self._board.held(build_id, after, wait))
 
     async def list(self, caller: Caller, query: BuildQuery) -> BuildPage:
         """See BuildService."""
-        return self._board.page(query)
+        page = self._board.page(query)
+        for build in page.builds:
+            await self._lasting(build)
+        return page
 
     async def changes(self, caller: Caller, *, cursor: str = "", wait: float = 0) -> Changes:
         """See BuildService."""
-        return await self._board.changes(cursor, wait)
+        changes = await self._board.changes(cursor, wait)
+        for build in changes.builds:
+            await self._lasting(build)
+        return changes
+
+    async def _lasting(self, build: Build) -> Build:
+        """The build; an end is on disk before anybody hears of it, or a restart would take it back.
+        Raises Unavailable.
+        """
+        if build.stage is Stage.STOPPED:
+            await self._ledger.saved(build.id)
+        return build
 
     async def cancel(self, caller: Caller, build_id: str, attempt: int | None = None) -> Build:
         """See BuildService. The node's own word counts where it answers."""

@@ -69,7 +69,7 @@ async def a_scheduler(folder: Path, *nodes: str, **settings: Any) -> AsyncIterat
     own = SchedulerSettings(listen="127.0.0.1:0", mdns=False, **chosen)
     home = folder / name
     with identity.open_data(home):
-        scheduler = Scheduler(own, identity.load(home), open_store(own.store, home), home)
+        scheduler = Scheduler(own, identity.load(home), open_store(own.store, home))
         listener = Listener(own)
         server = listener.serve(scheduler.web(), own)
         scheduler.discovery.named(own.nodes)

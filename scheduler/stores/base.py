@@ -29,7 +29,9 @@ class Store(Protocol):
     id: str
     """Random; made with the store. A copy that was restored has another."""
     fresh: bool
-    """This opening made it: it has never known anything."""
+    """It was made, or restored from a copy, and nobody has said `settle` since: nodes may know more
+    than it does.
+    """
 
     def records(self) -> Iterable[Record]:
         """Every build, oldest first. Raises Conflict where the store is damaged."""
@@ -58,6 +60,10 @@ class Store(Protocol):
 
     async def forget_node(self, id: str) -> None:
         """Drop a node; one that is not there is no error."""
+        ...
+
+    async def settle(self) -> None:
+        """It knows what the nodes know: it is fresh no more, at the next opening neither."""
         ...
 
     async def check(self) -> None:

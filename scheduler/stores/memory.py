@@ -55,6 +55,11 @@ class MemoryStore:
         self._refuse_when_closed()
         self._nodes.pop(id, None)
 
+    async def settle(self) -> None:
+        """As `Store`."""
+        self._refuse_when_closed()
+        self.fresh = False
+
     async def check(self) -> None:
         """As `Store`."""
         self._refuse_when_closed()

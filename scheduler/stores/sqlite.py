@@ -40,6 +40,7 @@ MIGRATIONS = (
     );
     CREATE TABLE requests (number INTEGER PRIMARY KEY, value BLOB NOT NULL);
     CREATE TABLE nodes (id TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+    CREATE TABLE settled (store TEXT PRIMARY KEY) WITHOUT ROWID;
     CREATE TABLE probe (id INTEGER PRIMARY KEY, count INTEGER NOT NULL);
     INSERT INTO probe VALUES (0, 0);
     """,
@@ -83,7 +84,9 @@ class SqliteStore:
         self._path = path
         self._database = Database(path, MIGRATIONS, synchronous=synchronous)
         self.id = self._database.id
-        self.fresh = self._database.made
+        self.fresh = not self._database.read(
+            lambda c: c.execute("SELECT 1 FROM settled WHERE store = ?", (self.id,)).fetchone()
+        )
 
     def records(self) -> tuple[Record, ...]:
         """As `Store`."""
@@ -118,6 +121,11 @@ class SqliteStore:
     async def forget_node(self, id: str) -> None:
         """As `Store`."""
         await self._execute("DELETE FROM nodes WHERE id = ?", (id,))
+
+    async def settle(self) -> None:
+        """As `Store`. A copy has another id, and is fresh again."""
+        await self._execute("INSERT OR IGNORE INTO settled VALUES (?)", (self.id,))
+        self.fresh = False
 
     async def check(self) -> None:
         """As `Store`."""

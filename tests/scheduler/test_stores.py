@@ -256,11 +256,23 @@ async def test_a_file_that_is_opened_again_has_everything(tmp_path) -> None:
         await store.put((a_record(),))
         await store.put((advanced(a_record()),))
         await store.put_node(a_node())
+        await store.settle()
     async with opened(tmp_path) as store:
         assert store.id == made
         assert not store.fresh
         assert list(store.records()) == [advanced(a_record())]
         assert list(store.nodes()) == [a_node()]
+
+
+async def test_a_store_that_never_settled_is_fresh_when_it_is_opened_again(tmp_path) -> None:
+    """A scheduler that was killed while nodes told what they have asks them again."""
+    async with opened(tmp_path) as store:
+        await store.put((a_record(),))
+        assert store.fresh
+    async with opened(tmp_path) as store:
+        assert store.fresh
+        await store.settle()
+        assert not store.fresh
 
 
 async def test_a_backup_is_another_store_with_the_same_builds(tmp_path) -> None:
@@ -271,7 +283,7 @@ async def test_a_backup_is_another_store_with_the_same_builds(tmp_path) -> None:
         await asyncio.to_thread(backup, tmp_path / FILE, tmp_path / "copy" / FILE)
         async with opened(tmp_path / "copy") as copy:
             assert copy.id != store.id
-            assert not copy.fresh
+            assert copy.fresh
             assert list(copy.records()) == [a_record()]
 
 

@@ -15,7 +15,7 @@ import docker
 import pytest
 from docker.models.containers import Container
 
-from tests.system.conftest import Figures
+from tests.figures import Figures
 from tests.system.qemu import Machine, boot
 
 pytestmark = pytest.mark.system

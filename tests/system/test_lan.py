@@ -12,8 +12,8 @@ import pytest
 
 from protocol.beacon import SERVICE_TYPE, Beacon, instance_name
 from protocol.model import Build, Result, State
+from tests.figures import Figures
 from tests.system.avahi import Avahi, Seen
-from tests.system.conftest import Figures
 from tests.system.lan import Host, Lan, a_lan
 from tests.system.pool import PoolOnLan, Program, Scheduler, Sight, entry_of, state_of
 

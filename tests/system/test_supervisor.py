@@ -12,7 +12,7 @@ import pytest
 
 from node.engines.docker import DockerEngine
 from node.workfolder import PlannedCommand, WorkFolder
-from tests.system.conftest import Figures
+from tests.figures import Figures
 from tests.system.engine import (
     BUSYBOX,
     CAPABILITIES,
