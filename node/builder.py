@@ -193,10 +193,10 @@ class Builder:
         up.
         """
         task = asyncio.ensure_future(work)
+        task.add_done_callback(_heeded)
         either: set[asyncio.Future[Any]] = {task, self._stop}
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         if self._stop.done():
-            task.add_done_callback(_heeded)
             task.cancel()
             raise self._stop.result()
         return task.result()

@@ -4,6 +4,7 @@ followed.
 """
 
 import asyncio
+import socket
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -22,6 +23,13 @@ CONNECT = 2.0
 ANSWER_LIMIT = 64 << 20
 """Bytes that an answer that is read whole may have."""
 _PIECE = 1 << 20
+_ALIVE = {
+    "TCP_KEEPIDLE": 5,  # seconds of silence after which the other machine is asked whether it lives
+    "TCP_KEEPINTVL": 5,  # seconds between such questions
+    "TCP_KEEPCNT": 3,  # of them may stay unanswered: a machine that lost its power says nothing
+    "TCP_USER_TIMEOUT": 5000,  # milliseconds after which what was sent into a gap is dropped, not
+    # delivered when the gap has closed and nobody waits for it any more
+}
 
 
 class Exchange:
@@ -112,7 +120,9 @@ class Exchange:
             self._session = aiohttp.ClientSession(
                 headers=self._headers,
                 timeout=timeout,
-                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=30),
+                connector=aiohttp.TCPConnector(
+                    limit=0, keepalive_timeout=30, socket_factory=_socket
+                ),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
                 read_bufsize=_PIECE,
@@ -170,3 +180,14 @@ def _error(response: aiohttp.ClientResponse, body: bytes, url: str) -> PoolError
         after = response.headers.get("Retry-After", "")
         return Busy(problem.detail, retry_after=int(after) if after.isdigit() else 5, **words)
     return kind(problem.detail, **words)
+
+
+def _socket(address: aiohttp.AddrInfoType) -> socket.socket:
+    """A socket that notices when the other end went without a word."""
+    family, kind, protocol, *_ = address
+    made = socket.socket(family, kind, protocol)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _ALIVE.items():
+        if hasattr(socket, name):
+            made.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+    return made

@@ -131,7 +131,7 @@ class RosterEntry(Struct, frozen=True):
     """One line of the roster."""
 
     url: str
-    found: tuple[str, ...]  # "mdns", "settings", "registered"
+    found: tuple[str, ...]  # "mdns", "settings", "registered", "remembered"
     # ready, busy, silent, lost, refused, quarantined, cordoned; "unanswered" before it answers
     state: str
     reason: str

@@ -10,7 +10,7 @@ from heapq import nlargest
 from msgspec.structs import replace
 
 from protocol.errors import Unavailable
-from protocol.messages import Report
+from protocol.messages import Refusal, Report
 from protocol.model import Build, Needs, NodeReference, Stage
 from protocol.service import Caller
 from scheduler.attempts import Attempts
@@ -138,7 +138,28 @@ class Dispatcher:
 
     def choice(self, build: Build) -> Choice:
         """Which node it would get now, and why not the others."""
-        return choose(build, self.candidates())
+        return self._with_unheard(choose(build, self.candidates()))
+
+    def _with_unheard(self, choice: Choice) -> Choice:
+        """Nodes that have not answered since we started are no candidates, and no secret."""
+        unheard = []
+        for entry in self.pool.entries():
+            known = self.pool.known.of(entry.program) if entry.report is None else None
+            if known is not None:
+                standing = self.pool.standing(entry)
+                words = f"it is {standing.state}: {standing.reason}"
+                unheard.append(Refusal(known.id, known.name, words))
+        return Choice(choice.node, (*choice.refusals, *unheard)) if unheard else choice
+
+    def why_still(self, build: Build) -> str:
+        """What keeps a build that was placed from going on; empty where nothing is known to."""
+        if build.node is None or build.stage is Stage.STOPPED:
+            return ""
+        for entry in self.pool.entries(departed=True):
+            standing = self.pool.standing(entry)
+            if entry.program == build.node.id and standing.state in ("silent", "lost"):
+                return f"its node {build.node.name} is {standing.state}: {standing.reason}"
+        return ""
 
     def candidates(self) -> tuple[Candidate, ...]:
         """The nodes as placement sees them."""
@@ -203,7 +224,7 @@ class Dispatcher:
             else:
                 hopeless.add(needs)
                 turns.passed_over()
-                self._note_why(build, choice)
+                self._note_why(build, self._with_unheard(choice))
 
     def _place(self, build: Build, node: Candidate) -> None:
         """Commit attempt and node to the record, then forward."""

@@ -34,6 +34,10 @@ class Known:
         """Those that are remembered."""
         return tuple(self._nodes.values())
 
+    def of(self, node: str) -> KnownNode | None:
+        """What is remembered of the node of this id."""
+        return self._nodes.get(node)
+
     def heard(self, report: Report, url: str, found: tuple[str, ...]) -> None:
         """A node answered there."""
         before = self._nodes.get(report.id)

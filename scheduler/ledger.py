@@ -149,6 +149,10 @@ class Ledger:
             if self._problem is not None and build_id in self._unsaved:
                 raise self._problem
 
+    async def written(self, seconds: float) -> None:
+        """Return after the next try to write, or when the time is over."""
+        await self._written.wait(self._written.count, seconds)
+
     async def keep_writing(self) -> None:
         """Write what changed, all at once, again and again. What could not be written is tried
         again.

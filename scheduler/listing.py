@@ -7,7 +7,7 @@ import time
 
 from protocol.messages import Registration, Roster, RosterEntry
 from protocol.model import State
-from scheduler.core.roster import Entry
+from scheduler.core.roster import Entry, Standing
 from scheduler.discovery import Discovery
 from scheduler.dispatch import Dispatcher
 
@@ -43,7 +43,7 @@ class Listing:
         standing = self._dispatcher.pool.standing(entry)
         report = entry.report
         if report is None:
-            return RosterEntry(entry.url, entry.found, standing.state, standing.reason)
+            return self._unheard(entry, standing)
         failing = entry.error and standing.state in ("ready", "busy")
         return RosterEntry(
             url=entry.url,
@@ -65,4 +65,18 @@ class Listing:
             last_seen=time.monotonic() - (entry.answered or 0.0),
             latency=entry.latency,
             clock=entry.clock,
+        )
+
+    def _unheard(self, entry: Entry, standing: Standing) -> RosterEntry:
+        """A node that has not answered since we started: what is remembered of it."""
+        known = self._dispatcher.pool.known.of(entry.program)
+        return RosterEntry(
+            url=entry.url,
+            found=entry.found,
+            state=standing.state,
+            reason=standing.reason,
+            id=entry.program,
+            name=known.name if known is not None else "",
+            role=known.role if known is not None else "",
+            builds=tuple(sorted(self._dispatcher.ledger.on_node(entry.program))),
         )

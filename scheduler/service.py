@@ -201,7 +201,8 @@ class SchedulerService:
         """See BuildService."""
         build = self._board.get(build_id)
         if build.stage is not Stage.QUEUED:
-            return Explanation(build.id, build.state, build.reason, history=build.history)
+            words = build.reason or self._dispatcher.why_still(build)
+            return Explanation(build.id, build.state, words, history=build.history)
         choice = self._dispatcher.choice(build)
         place = self._dispatcher.place_in_queue(build_id)
         words = in_words(choice) if choice.node is None else "it is about to be placed"

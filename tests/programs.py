@@ -39,14 +39,16 @@ class Program(Struct):
 
 
 @asynccontextmanager
-async def a_node(folder: Path, **settings: Any) -> AsyncIterator[Program]:
-    """A node, with the dummy engine unless the settings say otherwise."""
-    name = f"node{next(_names)}"
+async def a_node(folder: Path, *, home: str = "", **settings: Any) -> AsyncIterator[Program]:
+    """A node, with the dummy engine unless the settings say otherwise; with `home` the one that had
+    this data folder before.
+    """
+    name = home or f"node{next(_names)}"
     chosen = {"engine": "dummy", "name": name, "disk_reserve": 0, "drain_limit": 0, **settings}
     own = NodeSettings(listen="127.0.0.1:0", mdns=False, **chosen)
-    home = folder / name
-    with identity.open_data(home):
-        node = Node(own, home, identity.load(home))
+    data = folder / name
+    with identity.open_data(data):
+        node = Node(own, data, identity.load(data))
         listener = Listener(own)
         await node.start()
         server = listener.serve(node.web(), own)
@@ -62,14 +64,16 @@ async def a_node(folder: Path, **settings: Any) -> AsyncIterator[Program]:
 
 
 @asynccontextmanager
-async def a_scheduler(folder: Path, *nodes: str, **settings: Any) -> AsyncIterator[Program]:
-    """A scheduler over the nodes at these URLs."""
-    name = f"scheduler{next(_names)}"
+async def a_scheduler(
+    folder: Path, *nodes: str, home: str = "", **settings: Any
+) -> AsyncIterator[Program]:
+    """A scheduler over the nodes at these URLs; with `home` the one that had this data folder."""
+    name = home or f"scheduler{next(_names)}"
     chosen = {"name": name, "nodes": nodes, **QUICK, **settings}
     own = SchedulerSettings(listen="127.0.0.1:0", mdns=False, **chosen)
-    home = folder / name
-    with identity.open_data(home):
-        scheduler = Scheduler(own, identity.load(home), open_store(own.store, home))
+    data = folder / name
+    with identity.open_data(data):
+        scheduler = Scheduler(own, identity.load(data), open_store(own.store, data))
         listener = Listener(own)
         server = listener.serve(scheduler.web(), own)
         scheduler.discovery.named(own.nodes)

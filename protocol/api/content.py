@@ -3,6 +3,8 @@ have downloads.
 """
 
 import re
+import socket
+import struct
 from urllib.parse import quote
 
 from tornado.iostream import IOStream, SSLIOStream, StreamClosedError
@@ -14,6 +16,7 @@ from protocol.model import Artifact
 from protocol.service import ByteRange, ByteStream, OpenArtifact
 
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
+_RESET = struct.pack("ii", 1, 0)  # linger, but for no time: what is not sent yet is dropped
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 
 
@@ -90,8 +93,13 @@ async def pump(handler: Handler, stream: ByteStream) -> None:
 
 
 def cut(handler: Handler) -> None:
-    """Break the connection off without an end."""
-    _client(handler).close()
+    """Break the connection off without an end. With HTTP/1.0 the orderly end of a connection is the
+    end of a log, so there it is a reset.
+    """
+    client = _client(handler)
+    if handler.request.version == "HTTP/1.0" and not client.closed():
+        client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+    client.close()
 
 
 async def _copy(handler: Handler, stream: ByteStream) -> None:

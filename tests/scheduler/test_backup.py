@@ -1,0 +1,67 @@
+"""`imagepool backup`, and what a restored copy becomes."""
+
+import asyncio
+import shutil
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from imagepool.cli import cli
+from protocol.errors import NotFound
+from protocol.model import Needs, State
+from protocol.service import LOCAL, Caller
+from tests.programs import a_node, a_scheduler, ended, ready, request, until
+
+
+async def backup(data: Path, target: Path) -> Result:
+    """The command, in a process of its own as far as the event loop is concerned."""
+    arguments = ["backup", str(target), "--data", str(data)]
+    return await asyncio.to_thread(CliRunner().invoke, cli, arguments)
+
+
+@pytest.mark.gen_test(timeout=60)
+async def test_a_copy_that_was_made_meanwhile_is_restored_and_hears_what_it_missed(
+    tmp_path,
+) -> None:
+    """Builds that were forwarded after the copy come back from their nodes, with owner and key;
+    what only waited does not.
+    """
+    copy = tmp_path / "copy"
+    wanted, ann = request("print x"), Caller("ann")
+    async with a_node(tmp_path) as node:
+        async with a_scheduler(tmp_path, node.url, home="s") as pool:
+            await ready(pool)
+            before = await pool.service.submit(ann, wanted)
+            before = await ended(pool.service, before.id)
+            copied = await backup(tmp_path / "s", copy)
+            assert copied.exit_code == 0, copied.output
+            modes = {file.name: file.stat().st_mode & 0o777 for file in copy.iterdir()}
+            assert modes == {"scheduler.db": 0o600, "key.pem": 0o600}  # it holds a private key
+            after = await pool.service.submit(ann, wanted, key="k")
+            after = await ended(pool.service, after.id)
+            waiting = await pool.service.submit(ann, request("x", needs=Needs(labels=("gpu",))))
+            assert waiting.state is State.WAITING
+        (tmp_path / "s2").mkdir()
+        for file in copy.iterdir():
+            shutil.copy(file, tmp_path / "s2" / file.name)
+        async with a_scheduler(tmp_path, node.url, home="s2", recover_least=0.5) as pool:
+            assert (await pool.service.get(LOCAL, before.id)).result is before.result
+            assert (await pool.service.submit(ann, wanted, key="k")).id == after.id
+            found = await until(pool.service, after.id, lambda build: build.result is not None)
+            assert (found.owner, found.result) == ("ann", after.result)
+            with pytest.raises(NotFound):
+                await pool.service.get(LOCAL, waiting.id)
+
+
+@pytest.mark.parametrize("case", ["no store", "a target that is there"])
+def test_what_is_wrong_is_said(tmp_path, case) -> None:
+    """With the exit code of wrong usage, and nothing is written."""
+    data, target = tmp_path / "data", tmp_path / "target"
+    data.mkdir()
+    if case == "a target that is there":
+        target.mkdir()
+    said = CliRunner().invoke(cli, ["backup", str(target), "--data", str(data)])
+    assert said.exit_code == 2
+    assert said.output.startswith("Error: ")
+    assert list(data.iterdir()) == []
