@@ -73,7 +73,7 @@ class Node:
         self.runner = Runner(place, self.state, self.ledger, folder / "logs")
         self.service = NodeService(place, self.state, self.ledger, self.runner)
         self.disk = DiskWatch(place, self.state, self.runner, reserve)
-        self.cleaner = Cleaner(place, self.runner, self.records, self.service)
+        self.cleaner = Cleaner(place, self.runner, self.records, self.service, self.state)
         self.health = health_of(
             self.metrics,
             self.ledger.board,
@@ -99,6 +99,8 @@ class Node:
             publish=self._publish,
             keep=self.ledger.keep,
             used_image=self._used_image,
+            look=self.state.look,
+            disk_problem=self.state.disk_problem,
             away=self.ledger.away,
         )
 

@@ -18,14 +18,14 @@ from msgspec.structs import replace
 from node.container import Place, container_spec, image_of, statuses
 from node.core.outcome import Ending, outcome
 from node.engines.base import Container, ContainerState, EngineError, Exit, ImageUnknown
-from node.fetch import FetchFailed, fetch
 from node.logs import ServedLog
+from node.preparing import prepared
 from node.records import Stop
 from node.tail import Tail
-from node.workfolder import Plan, PlannedCommand, WorkFolder
+from node.workfolder import Plan, WorkFolder
 from protocol.errors import PoolError
 from protocol.lifecycle import Event, advance, events_between, may
-from protocol.model import Artifact, Build, Command, CommandStatus, IsoOutput, Stage
+from protocol.model import Artifact, Build, CommandStatus, Stage
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +57,7 @@ class Builder:
         self._folder: WorkFolder | None = None
         self._ending = threading.Event()  # whatever reads much is to give up
         self._timed: tuple[int, asyncio.TimerHandle] | None = None  # the command whose time runs
+        self._spent = 0.0  # seconds that the attempt took in earlier lives of the node
 
     def stop(self, event: Event, cause: str) -> None:
         """End the build; the first reason counts. `run` returns when it is over."""
@@ -75,6 +76,7 @@ class Builder:
         `found`: its container, where an earlier life of the node started it, `spent` seconds after
         the attempt began.
         """
+        self._spent = spent
         limit = min(self._needs.time_limit or 1e9, self._place.settings.time_limit)
         timer = self._loop.call_later(
             limit - spent, self.stop, Event.TIME_OUT, f"it took longer than {limit:g} s"
@@ -85,7 +87,9 @@ class Builder:
             event, cause = stopped.stop.event, stopped.stop.cause
         except ImageUnknown as error:
             event, cause = Event.FAIL, str(error)
-        except (EngineError, OSError, PoolError) as error:
+        except EngineError as error:
+            event, cause = Event.GIVE_UP, str(error)
+        except (OSError, PoolError) as error:
             event, cause = Event.GIVE_UP, f"{type(error).__name__}: {error}"
         except Exception as error:
             log.exception("build %s", self.build.id)
@@ -93,13 +97,17 @@ class Builder:
         finally:
             timer.cancel()
             self._time_command(None)
+        if event is Event.GIVE_UP and not self._stop.done():
+            await self._place.look()  # or the next attempt comes here while the engine is away
         await self._end(event, cause)
         return self.build
 
     async def _attempt(self, found: Container | None) -> tuple[Event, str]:
         if found is None:
             self._reach(Stage.PREPARING)
-            await self._start(await self._unless_stopped(self._prepared()))
+            await self._start(
+                await self._unless_stopped(prepared(self._place, self.build, self._log))
+            )
         else:
             self._container = found.id
             self._folder = await asyncio.to_thread(WorkFolder.open, self._root)
@@ -116,47 +124,7 @@ class Builder:
             away = self._place.away(self.build.id)
         return await self._collected(end, away)
 
-    # Preparing
-
-    async def _prepared(self) -> Plan:
-        """The image is there, and the text of every command."""
-        await self._obtain(image_of(self._place, self.build))
-        recipe = self.build.request.recipe
-        commands = [await self._planned(command) for command in recipe.commands]
-        return Plan(
-            commands=tuple(commands),
-            keep_going=recipe.keep_going,
-            log_limit=self._place.settings.log_limit,
-            find_iso=isinstance(recipe.output, IsoOutput),
-            log_base=self._log.size,
-        )
-
-    async def _obtain(self, image: str) -> None:
-        pulled = threading.Event()
-
-        def say(line: str) -> None:
-            pulled.set()
-            self._log.say(line)
-
-        await self._loop.run_in_executor(self._place.long, self._place.engine.obtain, image, say)
-        await self._place.used_image(image, pulled.is_set())
-
-    async def _planned(self, command: Command) -> PlannedCommand:
-        text, failure = (command.text or "").encode("utf-8", "surrogatepass"), ""
-        if command.text is None and command.url is not None:
-            settings = self._place.settings
-            try:
-                text = await fetch(
-                    command.url, limit=settings.fetch_limit, seconds=settings.fetch_timeout
-                )
-            except FetchFailed as error:
-                failure = str(error)
-        return PlannedCommand(
-            text=text,
-            arguments=command.arguments,
-            environment=command.environment,
-            failure=failure,
-        )
+    # Starting
 
     @property
     def _root(self) -> Path:
@@ -226,8 +194,16 @@ class Builder:
         limit = wanted[running].time_limit if 0 <= running < len(wanted) else None
         if limit is not None and self._timed is None:
             cause = f"the command {wanted[running].name!r} took longer than {limit:g} s"
-            timer = self._loop.call_later(limit, self.stop, Event.TIME_OUT, cause)
+            timer = self._loop.call_later(limit - self._gone(), self.stop, Event.TIME_OUT, cause)
             self._timed = (running, timer)
+
+    def _gone(self) -> float:
+        """Seconds for which the command that runs now ran in earlier lives of the node. A build
+        that falsifies them is still ended by its own time limit.
+        """
+        assert self._folder is not None
+        now = self._place.clock()
+        return min(max(0.0, now - self._folder.begun(now)), self._spent)
 
     # Ending
 
@@ -257,6 +233,7 @@ class Builder:
                 out_of_memory=end.out_of_memory,
                 result_problem=problem,
                 away=away,
+                disk_problem=self._place.disk_problem(),
             ),
         )
 

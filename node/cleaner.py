@@ -11,19 +11,28 @@ from node.engines.base import EngineError
 from node.records import Records
 from node.runner import Runner
 from node.service import NodeService
+from node.state import NodeState
 from node.workfolder import remove_folder
 from protocol.errors import PoolError
 
 log = logging.getLogger(__name__)
+
+_FRESH = 600.0  # seconds for which the log of a failed build is kept also where the disk is full
 
 
 class Cleaner:
     """Looks again and again. What is in use is never touched: the runner says what that is."""
 
     def __init__(
-        self, place: Place, runner: Runner, records: Records, service: NodeService
+        self,
+        place: Place,
+        runner: Runner,
+        records: Records,
+        service: NodeService,
+        state: NodeState,
     ) -> None:
         self._place = place
+        self._state = state
         self._runner = runner
         self._records = records
         self._service = service
@@ -36,7 +45,7 @@ class Cleaner:
 
     async def clean(self) -> None:
         """Once. Never raises: what could not be removed is tried again next time."""
-        for task in (self._leftovers, self._service.forget_old, self._images):
+        for task in (self._leftovers, self._service.forget_old, self._make_room, self._images):
             try:
                 await task()
             except (EngineError, PoolError, OSError) as error:
@@ -58,6 +67,18 @@ class Cleaner:
         for folder in folders:
             if folder.name not in used:
                 await asyncio.to_thread(remove_folder, folder)
+
+    async def _make_room(self) -> None:
+        """Where the disk is too full to take a build, what failed builds left goes before its
+        time, oldest first: a few full logs would keep the node busy for a week.
+        """
+        if self._state.look_at_disk() >= self._place.settings.disk_reserve:
+            return
+        for build in self._service.failures(before=time.time() - _FRESH):
+            log.warning("the disk is full: removing what build %s left", build.id)
+            await asyncio.to_thread(self._service.drop_files, build)
+            if self._state.look_at_disk() >= self._place.settings.disk_reserve:
+                return
 
     async def _images(self) -> None:
         """Images that this node pulled and no build used for as long as the setting says."""

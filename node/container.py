@@ -33,6 +33,8 @@ class Place(Struct, frozen=True):
     publish: Callable[[Build], None]  # every change of the build, to be seen
     keep: Callable[[Build, Stop | None], Awaitable[None]]  # to be on disk; raises Unavailable
     used_image: Callable[[str, bool], Awaitable[None]]  # a build uses it; whether it was pulled
+    look: Callable[[], Awaitable[None]]  # at the engine, for what the node says of itself
+    disk_problem: Callable[[], str]  # that the disk is full now; empty where it is not
     away: Callable[[str], str]  # why nobody watched a build's container end
 
 

@@ -33,6 +33,7 @@ from protocol.model import (
     BuildRequest,
     Forward,
     Position,
+    Result,
     Stage,
     artifact_named,
     build_id,
@@ -114,7 +115,7 @@ class NodeService:
     async def _supersede(self, known: Build) -> None:
         """A later attempt of a build that is here: end the earlier one, and drop what it made."""
         await self._runner.end(known.id, Event.CANCEL, "a later attempt takes its place")
-        self._drop_files(known)
+        self.drop_files(known)
 
     async def _direct(self, caller: Caller, request: BuildRequest, key: str) -> Build:
         """A client's build: begun now, or put into the node's own short queue."""
@@ -218,10 +219,17 @@ class NodeService:
         """
         now = self._place.clock()
         for key in expired(self._board, now, self._settings.keep):
-            self._drop_files(self._ledger.get(key))
+            self.drop_files(self._ledger.get(key))
         for key in expired(self._board, now, max(self._settings.keep, self._settings.record_keep)):
             await self._ledger.forget(key)
 
-    def _drop_files(self, build: Build) -> None:
+    def failures(self, before: float) -> tuple[Build, ...]:
+        """Builds that ended before that moment and did not succeed, oldest first."""
+        ended = [b for b in self._board if b.stopped is not None and b.stopped < before]
+        failed = [b for b in ended if b.result is not Result.SUCCEEDED]
+        return tuple(sorted(failed, key=lambda build: build.stopped or 0.0))
+
+    def drop_files(self, build: Build) -> None:
+        """Remove its log and artifacts. Blocks."""
         self._runner.forget(build)
         self._place.artifacts.remove(build.id)

@@ -82,6 +82,12 @@ class NodeState:
             self.changed.touch()
         return self._disk_free
 
+    def disk_problem(self) -> str:
+        """That the disk is full, looked at now; empty where it is not."""
+        free = self.look_at_disk()
+        full = free < self._settings.disk_floor
+        return f"the node's disk is full, {free >> 20} MiB are free" if full else ""
+
     @property
     def images(self) -> frozenset[str]:
         """Images that need no pull."""

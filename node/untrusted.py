@@ -45,6 +45,14 @@ def size(folder: int, name: str) -> int:
         return os.fstat(pin).st_size
 
 
+def changed(folder: int, name: str) -> float:
+    """When a plain file was changed last, seconds since the epoch; whoever can write to it can set
+    this. Raises OSError, NotPlain.
+    """
+    with _pinned(folder, name) as pin:
+        return os.fstat(pin).st_mtime
+
+
 def read(folder: int, name: str, offset: int, limit: int) -> bytes:
     """At most `limit` bytes from an offset; empty behind the end. Raises OSError, NotPlain."""
     with _pinned(folder, name) as pin:

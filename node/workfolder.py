@@ -116,6 +116,16 @@ class WorkFolder:
         begun = parse_progress(self._read("progress", 0, 64 * count), count, self._log_bound)
         return begun + tuple(Step(index) for index in range(len(begun), count))
 
+    def begun(self, otherwise: float) -> float:
+        """When the step that runs now began, seconds since the epoch; `otherwise` where that cannot
+        be seen.
+        """
+        try:
+            with untrusted.opened(self._out) as out:
+                return untrusted.changed(out, "progress")
+        except OSError:
+            return otherwise
+
     def verdict(self) -> Verdict | None:
         """The exit record, once there is one."""
         return parse_exit(self._read("exit", 0, _SMALL))

@@ -8,6 +8,8 @@ from protocol.model import NEVER_RAN, CommandStatus, IsoOutput, Recipe
 FIND_IMAGE = "find the image"
 """Name of the step that the node adds behind the commands."""
 
+_KILLED = 137
+
 
 class Ending(Struct, frozen=True):
     """What the container left behind."""
@@ -20,12 +22,21 @@ class Ending(Struct, frozen=True):
     out_of_memory: bool = False
     result_problem: str = ""  # why the result could not be taken
     away: str = ""  # why nobody watched the container end; empty where somebody did
+    disk_problem: str = ""  # that the disk is full, and may be the cause; empty where it is not
 
 
 def outcome(recipe: Recipe, ending: Ending) -> tuple[Event, str]:
-    """The event that ends the build, and the reason in a sentence.
+    """The event that ends the build, and the reason in a sentence; a failure on a full disk names
+    that too.
+    """
+    event, cause = _outcome(recipe, ending)
+    if event is Event.FAIL and ending.disk_problem:
+        cause = f"{cause}; {ending.disk_problem}"
+    return event, cause
 
-    A container that ended before its work was done is the build's own failure, unless it ended
+
+def _outcome(recipe: Recipe, ending: Ending) -> tuple[Event, str]:
+    """A container that ended before its work was done is the build's own failure, unless it ended
     while nobody watched: then it may have been the machine or the engine, and is tried again.
     """
     if not ending.finished and ending.away and not ending.out_of_memory:
@@ -34,7 +45,9 @@ def outcome(recipe: Recipe, ending: Ending) -> tuple[Event, str]:
         return Event.FAIL, _unfinished(ending)
     for command in ending.commands:
         if command.exit_code and command.exit_code != NEVER_RAN and not command.added:
-            return Event.FAIL, f"the command {command.name!r} ended with {command.exit_code}"
+            words = f"the command {command.name!r} ended with {command.exit_code}"
+            killed = ending.out_of_memory and command.exit_code == _KILLED
+            return Event.FAIL, f"{words}; the memory limit was reached" if killed else words
     for command in ending.commands:
         if command.exit_code == NEVER_RAN and not command.added:
             return Event.FAIL, f"the command {command.name!r} never ran"

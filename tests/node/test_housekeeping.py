@@ -118,3 +118,16 @@ def test_the_reserve_is_held_where_there_is_room_and_given_up_once(tmp_path: Pat
     reserve.release()
     reserve.release()
     assert not (tmp_path / "reserve").exists()
+
+
+async def test_on_a_full_disk_what_failed_builds_left_goes_before_its_time(tmp_path) -> None:
+    """Not what they left just now, and nothing of those that succeeded."""
+    async with a_node(tmp_path) as node:
+        old = await built(node, "exit 3")
+        good = await built(node, "print x")
+        logs = tmp_path / node.parts.settings.name / "logs"
+        assert len(list(logs.iterdir())) == 2
+        assert node.service.failures(before=old.stopped - 1) == ()
+        (failed,) = node.service.failures(before=old.stopped + 1)
+        node.service.drop_files(failed)
+        assert [path.name for path in logs.iterdir()] == [f"{good.id}.1.log"]

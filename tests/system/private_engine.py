@@ -136,7 +136,7 @@ class _Daemon(Process):
         """
         at = time.monotonic()
         daemon = _only_child(self.pid)
-        with _ending(_only_child(daemon)):
+        with _ending(_only_child(daemon, "containerd")):
             os.kill(daemon, signal.SIGKILL)
             self.reap()
         return at
@@ -147,10 +147,19 @@ class _Daemon(Process):
         self._reap(_END)
 
 
-def _only_child(process: int) -> int:
+def _only_child(process: int, name: str = "") -> int:
+    """With a name, the only one that is called that: others come and go."""
     threads = Path(f"/proc/{process}/task").glob("*/children")
-    (child,) = [child for thread in threads for child in thread.read_text().split()]
-    return int(child)
+    found = [int(child) for thread in threads for child in thread.read_text().split()]
+    (child,) = [one for one in found if not name or _name(one) == name]
+    return child
+
+
+def _name(process: int) -> str:
+    try:
+        return Path(f"/proc/{process}/comm").read_text().strip()
+    except FileNotFoundError:  # it has ended
+        return ""
 
 
 @contextlib.contextmanager

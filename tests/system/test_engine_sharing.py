@@ -20,8 +20,8 @@ def containers(engine: docker.DockerClient, node: str) -> list[str]:
 
 
 async def test_two_nodes_on_one_engine(tmp_path) -> None:
-    """One starts, cancels, cleans up and ends while the other's build runs on; nothing is left
-    of either.
+    """One starts, cancels, ends, starts again and cleans up while the other's build runs on;
+    nothing is left of either.
     """
     engine = docker.from_env()
     async with a_node(tmp_path, engine="docker") as one:
@@ -29,7 +29,7 @@ async def test_two_nodes_on_one_engine(tmp_path) -> None:
         await until(one.service, kept.id, lambda build: build.log_size >= 6)
         running = containers(engine, one.id)
         assert len(running) == 1
-        async with a_node(tmp_path, engine="docker") as two:
+        async with a_node(tmp_path, home="two", engine="docker") as two:
             assert containers(engine, one.id) == running
             cancelled = await two.service.submit(LOCAL, request(HANG))
             await until(two.service, cancelled.id, lambda build: build.log_size >= 6)
@@ -38,7 +38,11 @@ async def test_two_nodes_on_one_engine(tmp_path) -> None:
             assert containers(engine, two.id) == []
             left = await two.service.submit(LOCAL, request(HANG))
             await until(two.service, left.id, lambda build: build.log_size >= 6)
-        assert containers(engine, two.id) == []
+        assert len(containers(engine, two.id)) == 1  # a client's build goes on without its node
+        async with a_node(tmp_path, home="two", engine="docker") as two:
+            assert (await two.service.get(LOCAL, left.id)).state is State.RUNNING
+            await two.service.cancel(LOCAL, left.id)
+            assert containers(engine, two.id) == []
         assert containers(engine, one.id) == running
         assert (await one.service.get(LOCAL, kept.id)).state is State.RUNNING
         await one.service.cancel(LOCAL, kept.id)

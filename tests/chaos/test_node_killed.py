@@ -1,0 +1,287 @@
+"""A node killed with SIGKILL between any two steps of a build and started again: the build ends
+`succeeded` at its first attempt, with its whole log and the right image, and nothing of it stays.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from signal import SIGSTOP
+
+import pytest
+from msgspec import Struct
+from msgspec.structs import replace
+
+from protocol.client import HttpService
+from protocol.model import BuildRequest, IsoOutput, Needs, Result
+from protocol.service import LOCAL
+from tests.chaos.docker_node import (
+    GATE,
+    OUT,
+    SCRIPT,
+    DockerNode,
+    Program,
+    a_scheduler,
+    build_of,
+    is_whole,
+    runs,
+    whole_build,
+)
+from tests.chaos.killed_at import Moment
+from tests.programs import a_client, ended
+from tests.system import engine as tools
+from tests.system.engine import until
+
+pytestmark = [pytest.mark.system, pytest.mark.chaos, pytest.mark.gen_test(timeout=60)]
+
+LARGE = f"{SCRIPT}truncate -s 600M /toiso/image.iso\n"
+"""An image that takes a second to copy, and another to digest."""
+LIMIT = 3.0  # seconds
+
+
+class Pool(Struct):
+    """A scheduler and the node that is killed."""
+
+    scheduler: Program
+    node: DockerNode
+    image: str
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pool]:
+    """One scheduler for all that follows, and a node that has begun once."""
+    folder = tmp_path_factory.mktemp("pool")
+    with contextlib.ExitStack() as ending:
+        ending.callback(tools.remove_everything)
+        image = tools.make_image(tools.shell_tree(), "ENV PATH=/bin", 'VOLUME ["/kept"]')
+        node = DockerNode(folder / "node")
+        node.begin()
+        ending.callback(node.clear)
+        node.end()
+        scheduler = a_scheduler(folder / "scheduler", node)
+        ending.callback(scheduler.end)
+        scheduler.begin()
+        yield Pool(scheduler, node, image)
+
+
+SAVE = "node.records:Records.save"
+TAKEN = "part"
+KEPT = "image.iso"
+
+# Before its container has begun to run.
+PREPARING = [
+    ("before the record is written", Moment(SAVE, "before")),
+    ("record written", Moment(SAVE)),
+    ("preparing written", Moment(SAVE, nth=2)),
+    ("before the image is obtained", Moment("node.engines.docker:DockerEngine.obtain", "before")),
+    ("image obtained", Moment("node.engines.docker:DockerEngine.obtain")),
+    ("work folder half made", Moment("node.workfolder:_fill_in")),
+    ("work folder made", Moment("node.workfolder:WorkFolder.create")),
+    ("before the container is created", Moment("node.engines.docker:container_config")),
+    (
+        "container created, not started",
+        Moment("node.engines.docker_client:Client.create_container_from_config"),
+    ),
+]
+# While its container runs.
+RUNNING = [
+    ("container started", Moment("node.engines.docker_client:Client.start")),
+    ("container known", Moment("node.engines.docker:DockerEngine.start")),
+    ("before running is written", Moment(SAVE, "before", nth=3)),
+    ("running written", Moment(SAVE, nth=3)),
+    ("before output is copied", Moment("node.logs:ServedLog.append", "before")),
+    ("half of some output copied", Moment("node.logs:ServedLog.append", "half")),
+    ("some output copied", Moment("node.logs:ServedLog.append")),
+    ("progress seen", Moment("node.builder:Builder._note")),
+]
+# When its container has ended.
+ENDING = [
+    ("container ended", Moment("node.engines.docker:DockerEngine.wait")),
+    ("all output copied", Moment("node.tail:Tail.finish")),
+    ("before collecting is written", Moment(SAVE, "before", nth=4)),
+    ("collecting written", Moment(SAVE, nth=4)),
+    ("before the artifact is renamed", Moment("os:rename", "before", matching=TAKEN)),
+    ("artifact renamed, not made harmless", Moment("os:rename", matching=TAKEN)),
+    ("artifact taken, not digested", Moment("node.untrusted:check_taken")),
+    ("digested, without its name", Moment("node.artifacts:_digested")),
+    ("artifact kept", Moment("os:rename", matching=KEPT)),
+    ("before the end is written", Moment("node.builder:Builder._written", "before")),
+    ("end written, not cleaned up", Moment("node.builder:Builder._written")),
+    ("container removed", Moment("node.engines.docker:DockerEngine.remove")),
+    ("work folder half removed", Moment("node.untrusted:empty")),
+    ("cleaned up", Moment("node.builder:Builder._clean_up")),
+    ("end told, not acknowledged", Moment("node.ledger:Ledger.acknowledged", "before")),
+    ("acknowledged", Moment("node.ledger:Ledger.acknowledged")),
+]
+
+
+def table(moments: list[tuple[str, Moment]]) -> pytest.MarkDecorator:
+    """The moments, each a case with its name."""
+    cases = [moment for _, moment in moments]
+    return pytest.mark.parametrize("moment", cases, ids=[name for name, _ in moments])
+
+
+@table(PREPARING)
+async def test_before_it_runs(pool: Pool, moment: Moment) -> None:
+    """The attempt begins anew, or goes on, under the same number."""
+    async with killed(pool, moment) as (client, build_id):
+        pool.node.reaches(moment)
+        pool.node.begin()
+        await goes_on(pool, client, build_id, gate=True)
+
+
+@table(RUNNING)
+@pytest.mark.parametrize("meanwhile", [False, True], ids=["goes on", "ends meanwhile"])
+async def test_while_it_runs(pool: Pool, moment: Moment, meanwhile: bool) -> None:
+    """Its commands go on, also to their end, while the node is dead."""
+    async with killed(pool, moment) as (client, build_id):
+        pool.node.reaches(moment)
+        if meanwhile:
+            container = pool.node.container(build_id)
+            (pool.node.out(build_id) / "go").touch()
+            pool.node.container_ends(container)
+        pool.node.begin()
+        await goes_on(pool, client, build_id, gate=not meanwhile)
+
+
+@table(ENDING)
+async def test_when_it_has_run(pool: Pool, moment: Moment) -> None:
+    """The result is taken, and what is left removed, by the next life."""
+    async with killed(pool, moment) as (client, build_id):
+        container = pool.node.container(build_id)
+        (pool.node.out(build_id) / "go").touch()
+        pool.node.reaches(moment)
+        assert container
+        pool.node.begin()
+        await goes_on(pool, client, build_id)
+
+
+class TestCancelled:
+    """A cancelled build ends so, with no artifact, and nothing of it stays."""
+
+    async def test_while_it_waits(self, pool: Pool) -> None:
+        """In the scheduler's queue, and in the node's own."""
+        async with killed(pool, None) as (client, first), a_client(pool.node.url) as direct:
+            pool.node.container(first)
+            for service in (client, direct):
+                waiting = await service.submit(LOCAL, whole_build(pool.image))
+                await service.cancel(LOCAL, waiting.id)
+                await is_cancelled(pool, service, waiting.id)
+            pool.node.open_gate(first)
+            await goes_on(pool, client, first)
+
+    async def test_while_it_runs(self, pool: Pool) -> None:
+        """Its container is killed and its volume removed."""
+        async with killed(pool, None) as (client, build_id):
+            volumes = pool.node.volumes(pool.node.container(build_id))
+            assert volumes
+            await client.cancel(LOCAL, build_id)
+            await is_cancelled(pool, client, build_id, volumes)
+
+    async def test_while_the_supervisor_copies_its_image(self, pool: Pool) -> None:
+        """The copy is given up."""
+        large = build_of(pool.image, LARGE, output=IsoOutput())
+        async with killed(pool, None, large) as (client, build_id):
+            result = pool.node.out(build_id) / "result"
+            until(lambda: result.exists() and result.stat().st_size)
+            assert result.stat().st_size < 600 << 20
+            await client.cancel(LOCAL, build_id)
+            await is_cancelled(pool, client, build_id)
+
+    async def test_while_its_image_is_digested(self, pool: Pool) -> None:
+        """What was taken is removed."""
+        large = build_of(pool.image, LARGE, output=IsoOutput())
+        moment = Moment("node.untrusted:check_taken", signal=SIGSTOP)
+        async with killed(pool, moment, large) as (client, build_id):
+            pool.node.reaches(moment)
+            cancelling = asyncio.create_task(client.cancel(LOCAL, build_id))
+            await ended(client, build_id)
+            pool.node.wake()
+            await cancelling
+            await is_cancelled(pool, client, build_id)
+
+    @pytest.mark.parametrize(
+        "moment",
+        [
+            Moment(SAVE, "before", nth=4),
+            Moment("node.engines.docker:DockerEngine.kill", "before"),
+            Moment("node.engines.docker:DockerEngine.kill"),
+        ],
+        ids=["before it is written", "before its container is killed", "after"],
+    )
+    async def test_and_the_node_is_killed(self, pool: Pool, moment: Moment) -> None:
+        """Its next life does what was asked of the earlier one."""
+        async with killed(pool, moment) as (client, build_id):
+            await runs(client, pool.node, build_id)
+            await client.cancel(LOCAL, build_id)
+            pool.node.reaches(moment)
+            pool.node.begin()
+            await is_cancelled(pool, client, build_id)
+
+
+async def is_cancelled(
+    pool: Pool, client: HttpService, build_id: str, volumes: Sequence[str] = ()
+) -> None:
+    """Where it was asked, and on the node, if it ever was there."""
+    build = await ended(client, build_id)
+    assert (build.result, build.artifacts) == (Result.CANCELLED, ())
+    pool.node.nothing_left(build, volumes)
+
+
+# Time limits
+
+
+@pytest.mark.parametrize("whose", ["build", "command"])
+@pytest.mark.parametrize("dead", [False, True], ids=["seen", "while the node is dead"])
+async def test_time_limit(pool: Pool, whose: str, dead: bool) -> None:
+    """What takes longer than it may ends, and says so; a node that was dead when the time was over
+    ends it at once.
+    """
+    slow = f"{SCRIPT}busybox sleep {LIMIT:g}; touch {OUT}/over\n{GATE}"
+    asked = build_of(pool.image, slow, needs=Needs(network=False))
+    async with killed(pool, None, limited(asked, whose)) as (client, build_id):
+        over = pool.node.out(build_id) / "over"
+        if dead:
+            pool.node.container(build_id)
+            pool.node.kill()
+            until(over.exists)
+            pool.node.begin()
+        since = time.monotonic()
+        build = await ended(client, build_id)
+        took = time.monotonic() - since
+        assert (build.result, build.attempt) == (Result.TIMED_OUT, 1)
+        assert build.reason.endswith(f"took longer than {LIMIT:g} s")
+        assert not dead or took < LIMIT / 2, f"{took:.1f} s after the node began again"
+        pool.node.nothing_left(build)
+
+
+def limited(asked: BuildRequest, whose: str) -> BuildRequest:
+    """The same with a time limit, of the build or of its command."""
+    if whose == "build":
+        needs = replace(asked.guidance.needs, time_limit=LIMIT)
+        return replace(asked, guidance=replace(asked.guidance, needs=needs))
+    commands = tuple(replace(one, time_limit=LIMIT) for one in asked.recipe.commands)
+    return replace(asked, recipe=replace(asked.recipe, commands=commands))
+
+
+@contextlib.asynccontextmanager
+async def killed(
+    pool: Pool, moment: Moment | None, asked: BuildRequest | None = None
+) -> AsyncIterator[tuple[HttpService, str]]:
+    """A client of the scheduler, and a build on a node that is going to end at that moment."""
+    pool.node.begin(moment)
+    try:
+        async with a_client(pool.scheduler.url) as client:
+            build = await client.submit(LOCAL, asked or whole_build(pool.image))
+            yield client, build.id
+    finally:
+        pool.node.kill()
+
+
+async def goes_on(pool: Pool, client: HttpService, build_id: str, *, gate: bool = False) -> None:
+    """The build comes to its end, if it has not, and is whole; nothing else of it is left."""
+    if gate:
+        pool.node.open_gate(build_id)
+    build = await ended(client, build_id)
+    await is_whole(client, build)
+    pool.node.nothing_left(build)
