@@ -221,7 +221,8 @@ class TestABuildThatEndsItself:
         asked = build_of(shared.image, greedy, needs=Needs(network=False, memory=32 << 20))
         async with building(shared, asked) as (client, build_id):
             build = await fails(shared, client, build_id)
-            assert build.reason == "the command 'command 0' ended with 137"
+            words = "the command 'command 0' ended with 137; the memory limit was reached"
+            assert build.reason == words
             assert b"the memory limit was reached" in await log_of(client, build_id)
 
     async def test_by_the_end_of_its_supervisor(self, shared: Pool) -> None:
