@@ -4,11 +4,9 @@ Progress is only in memory. That a build was taken, that it is ended from outsid
 is on disk before anything follows from it.
 """
 
-import asyncio
-import logging
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -16,11 +14,10 @@ from msgspec.structs import replace
 
 from node.records import Kept, Records, Stop
 from protocol.board import Board
-from protocol.errors import Busy, PoolError, Unavailable
+from protocol.errands import Errands
+from protocol.errors import Busy, Unavailable
 from protocol.model import Build, Forward, Stage
 from protocol.record import Record
-
-log = logging.getLogger(__name__)
 
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
@@ -36,7 +33,7 @@ class Ledger:
         self._keys: dict[tuple[str, str], str] = {}  # (owner, idempotency key) -> build
         # (scheduler, store of it that has their end on record; none: "") -> its builds
         self._shelves: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
-        self._writing: set[asyncio.Task[None]] = set()
+        self._errands = Errands("a step was not written down, which the end will be")
         for kept in self._kept.values():
             self._take(kept)
 
@@ -105,7 +102,7 @@ class Ledger:
         """A running build's newest value."""
         kept = self._kept[build.id]
         if kept.record.build.stage is not build.stage and build.stage is not Stage.STOPPED:
-            self._do(partial(self.keep, build, None))
+            self._errands.do(partial(self.keep, build, None))
         self.board.put(build)
 
     async def keep(self, build: Build, stop: Stop | None) -> None:
@@ -136,7 +133,7 @@ class Ledger:
 
     async def close(self) -> None:
         """Write what is under way."""
-        await asyncio.gather(*self._writing)
+        await self._errands.finish()
         await self._records.close()
 
     def _take(self, kept: Kept) -> None:
@@ -160,18 +157,6 @@ class Ledger:
             if shelf != (origin, settled):
                 builds.discard(key)
         self._shelves[origin, settled].add(key)
-
-    def _do(self, work: Callable[[], Awaitable[None]]) -> None:
-        task = asyncio.create_task(_complaining(work))
-        self._writing.add(task)
-        task.add_done_callback(self._writing.discard)
-
-
-async def _complaining(work: Callable[[], Awaitable[None]]) -> None:
-    try:
-        await work()
-    except PoolError as error:  # how it ends is written again, and waited for
-        log.warning("a step could not be written down: %s", error.detail)
 
 
 def _uptime() -> float:

@@ -1,11 +1,15 @@
 """The scheduler as a node of another scheduler: what it states of itself and its nodes together."""
 
 import time
+from collections.abc import Iterator
+
+from msgspec.structs import replace
 
 from protocol import VERSION
 from protocol.identity import Identity
 from protocol.messages import API_VERSION, Report
-from protocol.record import Reported
+from protocol.record import Record, Reported
+from protocol.service import Caller
 from scheduler.dispatch import Dispatcher
 
 
@@ -25,6 +29,15 @@ class AsNode:
         if not self._dispatcher.candidates():
             return "it has no nodes"
         return "" if self._free() > 0 else "none of its nodes is ready with a free slot"
+
+    def placed_by(self, caller: Caller) -> Iterator[Record]:
+        """The builds that this scheduler above us placed here, as it knows them."""
+        if caller.program in ("", self._me.id):
+            return
+        ledger = self._dispatcher.ledger
+        for build in ledger.board:
+            if build.origin == caller.program:
+                yield replace(ledger.record(build.id), build=ledger.as_asked(build))
 
     def report(self, token: str, told: Reported) -> Report:
         """The summed slots of its nodes and the best priority of those that are ready; what of all

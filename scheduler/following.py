@@ -2,11 +2,9 @@
 decided in `scheduler/core/reconcile.py`; here it is done.
 """
 
-import asyncio
-import logging
-from collections.abc import Awaitable, Callable
 from functools import partial
 
+from protocol.errands import Errands
 from protocol.errors import PoolError
 from protocol.messages import Acknowledgement, Forwarded, Report
 from protocol.model import Build, Forward, NodeReference, Stage
@@ -24,10 +22,6 @@ from scheduler.core.reconcile import (
 from scheduler.forwarding import Forwarder
 from scheduler.poller import Pool
 
-log = logging.getLogger(__name__)
-
-Work = Callable[[], Awaitable[None]]
-
 
 class Follower:
     """Hears every report."""
@@ -42,7 +36,7 @@ class Follower:
         self._ledger = attempts.ledger
         self._forwarder = forwarder
         self._adopting: set[str] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._errands = Errands("a node was not told, or did not answer")
 
     def on_report(self, report: Report) -> None:
         """A node said how it is."""
@@ -57,18 +51,16 @@ class Follower:
         for action in reconcile(wanted, known, report):
             done += self._perform(action, report)
         if done:
-            self._do(partial(self._acknowledged, report.id, tuple(done)))
+            self._errands.do(partial(self._acknowledged, report.id, tuple(done)))
 
     def tell_cancelled(self, build: Build) -> None:
         """End its attempt on its node; where that is not heard, the next report asks again."""
         if build.node is not None:
-            self._do(partial(self._cancel, build.node.id, build.id, build.attempt))
+            self._errands.do(partial(self._cancel, build.node.id, build.id, build.attempt))
 
     async def close(self) -> None:
         """Stop what is under way."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._errands.cancel()
 
     def _perform(self, action: Action, report: Report) -> tuple[tuple[str, int], ...]:
         """The attempts that the node may be told are on record."""
@@ -80,7 +72,7 @@ class Follower:
             case Resend(build=build):
                 self._forwarder.send(build)
             case Cancel(build_id=build_id, attempt=attempt):
-                self._do(partial(self._cancel, report.id, build_id, attempt))
+                self._errands.do(partial(self._cancel, report.id, build_id, attempt))
             case Acknowledge(attempts=attempts):
                 return attempts
             case Adopt(reported=reported):
@@ -97,7 +89,7 @@ class Follower:
         elif reported.id not in self._adopting:
             self._adopting.add(reported.id)
             whole = report.wholes.get(reported.id)
-            self._do(partial(self._adopted, reported, whole, node))
+            self._errands.do(partial(self._adopted, reported, whole, node))
 
     async def _adopted(self, reported: Build, whole: Forwarded | None, node: NodeReference) -> None:
         """Put it on record, then take its node's word; what followed comes with the next report."""
@@ -127,7 +119,7 @@ class Follower:
         """Whether builds are being adopted now."""
         return bool(self._adopting)
 
-    # Telling nodes
+    # Telling nodes: once; if it is not heard, the next report asks for it again
 
     async def _acknowledged(self, node: str, attempts: tuple[tuple[str, int], ...]) -> None:
         """These are on record here, on disk: the node need not tell them again."""
@@ -141,16 +133,3 @@ class Follower:
         await self._ledger.saved(build_id)
         if client := self._pool.client(node):
             await client.cancel(self._caller, build_id, attempt)
-
-    def _do(self, work: Work) -> None:
-        """Say it once; if it is not heard, the next report asks for it again."""
-        task = asyncio.create_task(_heeded(work))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-
-async def _heeded(work: Work) -> None:
-    try:
-        await work()
-    except PoolError as error:
-        log.info("a node was not told, or did not answer: %s", error.detail)

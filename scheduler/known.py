@@ -2,20 +2,17 @@
 cordoned.
 """
 
-import asyncio
-import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from functools import partial
 
 from msgspec.structs import replace
 
-from protocol.errors import NotFound, PoolError
+from protocol.errands import Errands
+from protocol.errors import NotFound
 from protocol.messages import Report
 from scheduler.core.known import KnownNode
 from scheduler.stores.base import Store
-
-log = logging.getLogger(__name__)
 
 _REFRESH = 600.0  # seconds after which it is written anew that a node still answers
 
@@ -28,7 +25,7 @@ class Known:
         self._store = store
         self._changed = changed
         self._nodes = {node.id: node for node in store.nodes()}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._errands = Errands("a node was not written down, which the next change does")
 
     def all(self) -> tuple[KnownNode, ...]:
         """Those that are remembered."""
@@ -53,17 +50,17 @@ class Known:
         )
         if before is None or replace(before, seen=now) != node or now - before.seen > _REFRESH:
             self._nodes[report.id] = node
-            self._do(partial(self._store.put_node, node))
+            self._errands.do(partial(self._store.put_node, node))
 
     def left(self, node: str) -> None:
         """A node said goodbye: its address is of no use any more; a cordon stays."""
         known = self._nodes.get(node)
         if known is not None and known.cordoned is None:
             del self._nodes[node]
-            self._do(partial(self._store.forget_node, node))
+            self._errands.do(partial(self._store.forget_node, node))
         elif known is not None and known.urls:
             self._nodes[node] = replace(known, urls=())
-            self._do(partial(self._store.put_node, self._nodes[node]))
+            self._errands.do(partial(self._store.put_node, self._nodes[node]))
 
     def cordoned(self, node: str) -> str | None:
         """Why the node gets no new builds; None where it does."""
@@ -92,16 +89,4 @@ class Known:
 
     async def close(self) -> None:
         """Let what is being written be written."""
-        await asyncio.gather(*self._tasks)
-
-    def _do(self, work: Callable[[], Awaitable[None]]) -> None:
-        task = asyncio.create_task(_complaining(work))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-
-async def _complaining(work: Callable[[], Awaitable[None]]) -> None:
-    try:
-        await work()
-    except PoolError as error:  # it is written again with the next change
-        log.warning("a node could not be written down: %s", error.detail)
+        await self._errands.finish()

@@ -3,7 +3,6 @@
 import logging
 import secrets
 import time
-from collections.abc import Iterator
 
 from msgspec.structs import replace
 
@@ -34,7 +33,7 @@ from protocol.model import (
     build_id,
     new_build,
 )
-from protocol.record import Record, reported
+from protocol.record import reported
 from protocol.service import LOCAL, ByteRange, Caller, OpenArtifact, OpenLog
 from protocol.streams import no_log
 from protocol.watch import Watch
@@ -267,22 +266,13 @@ class SchedulerService:
         """
         if after == self._token and wait > 0:
             await self._changed.wait(self._changed.count, wait)
-        told = reported(self._records_of(caller), caller.store)
+        told = reported(self._as_node.placed_by(caller), caller.store)
         return self._as_node.report(self._token, told)
 
     @property
     def _token(self) -> str:
         """Opaque to others: another boot or another count is another state."""
         return f"{self._me.boot}.{self._changed.count}"
-
-    def _records_of(self, caller: Caller) -> Iterator[Record]:
-        """The builds that this scheduler above us placed here, as it knows them."""
-        if caller.program in ("", self._me.id):
-            return
-        for build in self._board:
-            if build.origin == caller.program:
-                record = self._ledger.record(build.id)
-                yield replace(record, build=self._ledger.as_asked(build))
 
     async def acknowledge(self, caller: Caller, acknowledgement: Acknowledgement) -> None:
         """See BuildService."""

@@ -4,8 +4,6 @@ LAN, their times scaled down.
 
 import sys
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -13,7 +11,7 @@ from protocol.messages import Roster
 from protocol.model import Build, Result
 from tests.chaos.wire import SCALED, events, page, runs, shows, starts, stopped
 from tests.figures import Figures
-from tests.system.lan import Lan, a_lan
+from tests.system.lan import Lan
 from tests.system.pool import PoolOnLan, Program, Scheduler, entry_of, state_of
 from tests.system.processes import Process
 
@@ -22,19 +20,6 @@ pytestmark = [pytest.mark.system, pytest.mark.chaos]
 AT_ONCE = 2.0
 """Seconds within which a program ends that is told to for the second time."""
 REASON = "its fan is broken"
-
-
-@pytest.fixture
-def lan() -> Iterator[Lan]:
-    """A scheduler's machine and two nodes'."""
-    with a_lan("control", "anvil", "forge") as lan:
-        yield lan
-
-
-@pytest.fixture
-def pool(lan: Lan, tmp_path: Path) -> PoolOnLan:
-    """What starts programs on it; they end with the LAN."""
-    return PoolOnLan(tmp_path)
 
 
 def command(scheduler: Scheduler, *words: str, ends: int = 0) -> Process:

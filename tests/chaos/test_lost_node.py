@@ -3,34 +3,19 @@ LAN, their times scaled down.
 """
 
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from protocol.model import Build, Result
 from tests.chaos.wire import SCALED, events, journal, page, runs, shows, starts, stopped
 from tests.figures import Figures
-from tests.system.lan import Lan, a_lan
+from tests.system.lan import Lan
 from tests.system.pool import PoolOnLan, entry_of
 
 pytestmark = [pytest.mark.system, pytest.mark.chaos]
 
 MARGIN = 3.0
 """Seconds over the loss limit within which a lost build is begun anew."""
-
-
-@pytest.fixture
-def lan() -> Iterator[Lan]:
-    """A scheduler's machine and two nodes'."""
-    with a_lan("control", "anvil", "forge") as lan:
-        yield lan
-
-
-@pytest.fixture
-def pool(lan: Lan, tmp_path: Path) -> PoolOnLan:
-    """What starts programs on it; they end with the LAN."""
-    return PoolOnLan(tmp_path)
 
 
 def causes(build: Build, event: str) -> list[str]:

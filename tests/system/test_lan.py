@@ -5,7 +5,7 @@ and how soon the roster shows what happened to a machine. Nothing is listed anyw
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,19 +23,6 @@ QUICKLY = 1.0
 """Seconds within which a start or a clean stop shows."""
 SOON = 10.0
 """Seconds within which a loss or a return shows."""
-
-
-@pytest.fixture
-def lan() -> Iterator[Lan]:
-    """A scheduler's machine and two nodes'."""
-    with a_lan("control", "anvil", "forge") as lan:
-        yield lan
-
-
-@pytest.fixture
-def pool(lan: Lan, tmp_path: Path) -> PoolOnLan:
-    """What starts programs on it; they end with the LAN."""
-    return PoolOnLan(tmp_path)
 
 
 def running_on(name: str) -> Callable[[Build], bool]:
