@@ -163,11 +163,13 @@ class Dispatcher:
 
     def candidates(self) -> tuple[Candidate, ...]:
         """The nodes as placement sees them."""
-        return tuple(
+        found = [
             self._candidate(entry, entry.report)
             for entry in self.pool.entries()
             if entry.report is not None
-        )
+        ]
+        others = any(node.state in _IN_USE and not node.probation for node in found)
+        return tuple(replace(node, others=others) if node.probation else node for node in found)
 
     def priority(self, report: Report) -> int:
         """The priority that placement goes by."""

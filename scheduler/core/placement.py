@@ -28,6 +28,7 @@ class Candidate(Struct, frozen=True):
     last_used: float = 0.0  # when it last got a build, monotonic seconds
     refused: frozenset[str] = frozenset()  # ids of builds that it would not take, ever
     probation: bool = False  # it failed builds lately, and none has gone well since
+    others: bool = False  # there are nodes that build, and have nothing held against them
 
     @property
     def free(self) -> int:
@@ -66,9 +67,13 @@ def held_back(node: Candidate, build: Build) -> str | None:
 
 
 def proven(node: Candidate, build: Build) -> str | None:
-    """After a quarantine it gets one build at a time, until one goes well."""
+    """After a quarantine it gets one build at a time, until one goes well; and none again that it
+    had before, where others can have that: it would use up the build's attempts.
+    """
     if node.probation and node.ours:
         return "it failed builds lately, and gets one at a time until one goes well"
+    if node.probation and node.others and _tried(node, build):
+        return "it failed builds lately, and had this one before"
     return None
 
 
@@ -162,8 +167,11 @@ def most_free(node: Candidate, build: Build) -> float:
 
 def not_tried(node: Candidate, build: Build) -> float:
     """A node that was tried for this build ranks lower; it is not excluded."""
-    tried = any(step.event == "place" and node.report.id in step.cause for step in build.history)
-    return 0.0 if tried else 1.0
+    return 0.0 if _tried(node, build) else 1.0
+
+
+def _tried(node: Candidate, build: Build) -> bool:
+    return any(step.event == "place" and node.report.id in step.cause for step in build.history)
 
 
 def longest_unused(node: Candidate, build: Build) -> float:

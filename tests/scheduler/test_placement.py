@@ -94,6 +94,19 @@ def test_a_node_that_does_not_get_the_build(node, needs, words) -> None:
     assert words in in_words(choice)
 
 
+def test_a_node_that_failed_lately_does_not_get_the_same_build_again() -> None:
+    """Where others can have it; else it may try."""
+    build = a_build()
+    step = Step(1, "place", Stage.PLACED, "n (id-n), priority 0")
+    tried = replace(build, history=(*build.history, step))
+    failing = a_node(probation=True, others=True)
+    assert failing.report.id in step.cause
+    assert choose(tried, [failing]).node is None
+    assert choose(build, [failing]).node is failing
+    alone = a_node(probation=True)
+    assert choose(tried, [alone]).node is alone
+
+
 def test_every_check_has_a_case() -> None:
     """A check that is added without one is seen here."""
     used = {
