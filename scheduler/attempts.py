@@ -58,11 +58,14 @@ class Attempts:
         self._changed(build, steps.cancelled(build, time.time(), cause))
         return self.ledger.get(build.id)
 
-    def follow(self, reported: Build, *, leaving: bool = False) -> None:
-        """A node's word on an attempt of ours; one that is not the record's attempt says nothing.
-        `leaving`: it shuts down, and what it gives up for that says nothing of it.
+    def follow(self, reported: Build, node: str, *, leaving: bool = False) -> None:
+        """This node's word on an attempt of ours; one that is not the record's attempt, or not on
+        the record's node, says nothing. `leaving`: it shuts down, and what it gives up for that
+        says nothing of it.
         """
         record = self.ledger.get(reported.id)
+        if record.node is None or record.node.id != node:
+            return
         news = steps.followed(record, reported, time.time(), self._limit)
         if self._changed(record, news) and reported.stage is Stage.STOPPED and record.node:
             if reported.result in _OWN:

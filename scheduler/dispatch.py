@@ -234,7 +234,7 @@ class Dispatcher:
         placed = self.attempts.place(build, reference, node.priority)
         self._reasoned.pop(build.id, None)
         self._used[reference.id] = time.monotonic()
-        self._forwarder.send(placed)
+        self._forwarder.send(placed, first=True)
 
     def _note_why(self, build: Build, choice: Choice) -> None:
         now = time.monotonic()

@@ -66,7 +66,7 @@ class Follower:
         """The attempts that the node may be told are on record."""
         match action:
             case Follow(reported=reported):
-                self._attempts.follow(reported, leaving=report.leaving)
+                self._attempts.follow(reported, report.id, leaving=report.leaving)
                 if reported.stage is Stage.STOPPED or reported.id in report.wholes:
                     return ((reported.id, reported.attempt),)
             case Resend(build=build):
@@ -85,7 +85,7 @@ class Follower:
         node = NodeReference(report.id, report.name)
         if reported.id in self._ledger:
             self._attempts.found_again(reported, node)
-            self._attempts.follow(reported, leaving=report.leaving)
+            self._attempts.follow(reported, report.id, leaving=report.leaving)
         elif reported.id not in self._adopting:
             self._adopting.add(reported.id)
             whole = report.wholes.get(reported.id)
@@ -95,7 +95,7 @@ class Follower:
         """Put it on record, then take its node's word; what followed comes with the next report."""
         try:
             await self._attempts.adopt(reported, whole or await self._asked(reported, node), node)
-            self._attempts.follow(reported)
+            self._attempts.follow(reported, node.id)
             await self._acknowledged(node.id, ((reported.id, reported.attempt),))
         finally:
             self._adopting.discard(reported.id)

@@ -33,8 +33,10 @@ class Forwarder:
         self._never: defaultdict[str, set[str]] = defaultdict(set)  # node -> builds never taken
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def send(self, build: Build) -> None:
-        """Ask its node to take the build's attempt, unless that is under way."""
+    def send(self, build: Build, *, first: bool = False) -> None:
+        """Ask its node to take the build's attempt, unless that is under way. `first`: nobody can
+        have asked it before; else an earlier forward may have been heard, whatever this one hears.
+        """
         if build.id in self.on_the_way:
             return
         key = (build.id, build.attempt)
@@ -43,7 +45,7 @@ class Forwarder:
             return
         self._tries[key] += 1
         self.on_the_way.add(build.id)
-        task = asyncio.create_task(self._forward(build))
+        task = asyncio.create_task(self._forward(build, first))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -70,32 +72,34 @@ class Forwarder:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _forward(self, build: Build) -> None:
+    async def _forward(self, build: Build, first: bool) -> None:
         assert build.node is not None
         node = build.node.id
         try:
             await self._ledger.saved(build.id)
-        except PoolError as error:  # nothing has left yet
-            self._declined(build, f"it could not be written down: {error.detail}")
+        except PoolError as error:  # nothing has left
+            if first:
+                self._declined(build, f"it could not be written down: {error.detail}", first)
             self.on_the_way.discard(build.id)
             return
         try:
             reported = await self._ask(build)
         except Busy as error:
             self._had_no_room(node)
-            self._declined(build, error.detail)
+            self._declined(build, error.detail, first)
         except Unreachable as error:
             self._pool.disbelieve(node, error.detail)
-            self._declined(build, error.detail)
+            if first:  # otherwise its next report decides
+                self._declined(build, error.detail, first)
         except Unavailable as error:  # it may have heard us: its next report decides
             self._pool.disbelieve(node, error.detail)
         except (Conflict, Denied, Invalid) as error:  # this build, on that node: never
             self._never[node].add(build.id)
-            self._declined(build, error.detail)
+            self._declined(build, error.detail, first)
         except PoolError as error:
             self._attempts.failed(build, f"{build.node.name} failed to take it: {error.detail}")
         else:
-            self._attempts.follow(reported)
+            self._attempts.follow(reported, node)
         finally:
             self.on_the_way.discard(build.id)
             self._pool.changed.touch()
@@ -123,7 +127,12 @@ class Forwarder:
             if entry.report is not None and entry.report.id == node:
                 self._full[node] = entry.report.token
 
-    def _declined(self, build: Build, cause: str) -> None:
-        """Back to the queue; the attempt is not used up."""
+    def _declined(self, build: Build, cause: str, first: bool) -> None:
+        """Back to the queue. The attempt is not used up, unless an earlier forward of it may have
+        been heard: its number is then never given to another node.
+        """
         self._tries.pop((build.id, build.attempt), None)
-        self._attempts.declined(build, cause)
+        if first:
+            self._attempts.declined(build, cause)
+        else:
+            self._attempts.given_up(build, cause)

@@ -188,7 +188,7 @@ class SchedulerService:
         if build.node is not None and (client := self._pool.client(build.node.id)):
             try:
                 ended = await client.cancel(self._caller, build_id, build.attempt)
-                self._dispatcher.attempts.follow(ended)
+                self._dispatcher.attempts.follow(ended, build.node.id)
             except PoolError as error:
                 log.info("cancelling %s on %s: %s", build_id, build.node.name, error.detail)
         build = self._dispatcher.attempts.cancelled(self._board.get(build_id), "it was cancelled")

@@ -22,7 +22,7 @@ from tests.programs import request
 pytestmark = [pytest.mark.system, pytest.mark.chaos, pytest.mark.gen_test(timeout=60)]
 
 BUILDS = 20
-QUARANTINE = 3.0  # seconds
+QUARANTINE = 6.0  # seconds
 
 
 def answer(body: bytes, kind: str) -> bytes:

@@ -71,7 +71,7 @@ def test_in_a_pool_of_one_node_builds_wait_until_it_is_back(
     anvil = pool.node(lan["anvil"])
     scheduler.has_ready(anvil)
     lost_id = anvil.id
-    build = scheduler.submit("print hello", "sleep 1")
+    build = scheduler.submit("print hello", "sleep 5")
     scheduler.build_until(build, runs)
     anvil.process.kill()
     waiting = scheduler.submit("print hello")
