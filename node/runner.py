@@ -17,6 +17,7 @@ from node.ledger import Ledger
 from node.logs import ServedLog, ended_log
 from node.records import Kept
 from node.state import NodeState
+from protocol.errors import PoolError
 from protocol.lifecycle import Event, advance, may
 from protocol.model import Build
 
@@ -134,7 +135,12 @@ class Runner:
         build = self._ledger.get(build_id)
         if build_id in self._waiting and may(build, event):
             self._waiting.remove(build_id)
-            await self._write_end(build, event, cause)
+            try:
+                await self._write_end(build, event, cause)
+            except PoolError:  # it has not happened
+                self._waiting.appendleft(build_id)
+                self.fill_slots()
+                raise
 
     async def _write_end(self, build: Build, event: Event, cause: str) -> None:
         ended = advance(build, event, self._place.clock(), cause)

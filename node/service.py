@@ -86,7 +86,7 @@ class NodeService:
         if not admits(known, forward) and known is not None:
             return known
         if known is not None:
-            await self._supersede(known)
+            await self._runner.end(known.id, Event.GIVE_UP, "a later attempt takes its place")
         if reason := self._runner.why_busy():
             raise Busy(f"{self._place.node.name} takes no build: {reason}", retry_after=1)
         build = new_build(
@@ -100,6 +100,8 @@ class NodeService:
         )
         with self._coming():
             await self._ledger.add(build, forward)
+        if known is not None:
+            self.drop_files(known)
         self._runner.begin(build)
         return self._ledger.get(build.id)
 
@@ -111,11 +113,6 @@ class NodeService:
             yield
         finally:
             self._runner.coming -= 1
-
-    async def _supersede(self, known: Build) -> None:
-        """A later attempt of a build that is here: end the earlier one, and drop what it made."""
-        await self._runner.end(known.id, Event.CANCEL, "a later attempt takes its place")
-        self.drop_files(known)
 
     async def _direct(self, caller: Caller, request: BuildRequest, key: str) -> Build:
         """A client's build: begun now, or put into the node's own short queue."""
@@ -149,11 +146,16 @@ class NodeService:
         """See BuildService."""
         return await self._board.changes(cursor, wait)
 
-    async def cancel(self, caller: Caller, build_id: str, attempt: int | None = None) -> Build:
+    async def cancel(
+        self, caller: Caller, build_id: str, attempt: int | None = None, *, superseded: bool = False
+    ) -> Build:
         """See BuildService."""
         build = self._ledger.get(build_id)
+        event, cause = Event.CANCEL, "it was cancelled"
+        if superseded:
+            event, cause = Event.GIVE_UP, "another attempt took its place"
         if attempt in (None, build.attempt):
-            await self._runner.end(build_id, Event.CANCEL, "it was cancelled")
+            await self._runner.end(build_id, event, cause)
         return self._ledger.get(build_id)
 
     async def explain(self, caller: Caller, build_id: str) -> Explanation:

@@ -74,9 +74,13 @@ class HttpService:
             parameters["status"] = query.status.value
         return await self._http.get("/api/v1/builds", BuildPage, parameters)
 
-    async def cancel(self, caller: Caller, build_id: str, attempt: int | None = None) -> Build:
+    async def cancel(
+        self, caller: Caller, build_id: str, attempt: int | None = None, *, superseded: bool = False
+    ) -> Build:
         """See BuildService."""
-        return await self._http.post(_build(build_id) + "/cancel", Cancellation(attempt), Build)
+        return await self._http.post(
+            _build(build_id) + "/cancel", Cancellation(attempt, superseded), Build
+        )
 
     async def open_log(
         self,

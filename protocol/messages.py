@@ -70,6 +70,7 @@ class Cancellation(Struct, frozen=True):
     """What is to be ended: with an attempt, that one only, and no later one."""
 
     attempt: Annotated[int, Meta(ge=1)] | None = None
+    superseded: bool = False  # nobody cancelled the build: another attempt took this one's place
 
 
 class BuildQuery(Struct, frozen=True):

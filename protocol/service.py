@@ -107,9 +107,12 @@ class BuildService(Protocol):
     async def list(self, caller: Caller, query: BuildQuery) -> BuildPage:
         """Builds, newest first."""
 
-    async def cancel(self, caller: Caller, build_id: str, attempt: int | None = None) -> Build:
+    async def cancel(
+        self, caller: Caller, build_id: str, attempt: int | None = None, *, superseded: bool = False
+    ) -> Build:
         """End a build; one that has stopped stays as it is, and with `attempt` one whose attempt is
-        another by now. The build as it is then is answered.
+        another by now. The build as it is then is answered. `superseded`: only this attempt ends,
+        in favour of another one; nobody cancelled the build.
         """
 
     async def open_log(

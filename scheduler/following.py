@@ -7,7 +7,7 @@ from functools import partial
 from protocol.errands import Errands
 from protocol.errors import PoolError
 from protocol.messages import Acknowledgement, Forwarded, Report
-from protocol.model import Build, Forward, NodeReference, Stage
+from protocol.model import Build, Forward, NodeReference, Result, Stage
 from protocol.service import Caller
 from scheduler.attempts import Attempts
 from scheduler.core.reconcile import (
@@ -132,4 +132,6 @@ class Follower:
     async def _cancel(self, node: str, build_id: str, attempt: int) -> None:
         await self._ledger.saved(build_id)
         if client := self._pool.client(node):
-            await client.cancel(self._caller, build_id, attempt)
+            ended = self._ledger.get(build_id).result
+            superseded = ended is not Result.CANCELLED
+            await client.cancel(self._caller, build_id, attempt, superseded=superseded)

@@ -29,7 +29,7 @@ class Forwarder:
         self._ledger = attempts.ledger
         self._attempts = attempts
         self._tries: defaultdict[tuple[str, int], int] = defaultdict(int)
-        self._full: dict[str, str] = {}  # node that had no room -> token of its report then
+        self._full: dict[str, Report] = {}  # node that had no room -> its report then
         self._never: defaultdict[str, set[str]] = defaultdict(set)  # node -> builds never taken
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -51,8 +51,8 @@ class Forwarder:
 
     def is_full(self, report: Report) -> bool:
         """Whether the node refused a build for want of room, and has not reported since."""
-        if self._full.get(report.id) not in (None, report.token):
-            del self._full[report.id]
+        if self._full.get(report.id) is not report:
+            self._full.pop(report.id, None)
         return report.id in self._full
 
     def never_takes(self, node: str) -> frozenset[str]:
@@ -125,7 +125,7 @@ class Forwarder:
         """It turned busy since its report: it is passed over until it reports anew."""
         for entry in self._pool.entries():
             if entry.report is not None and entry.report.id == node:
-                self._full[node] = entry.report.token
+                self._full[node] = entry.report
 
     def _declined(self, build: Build, cause: str, first: bool) -> None:
         """Back to the queue. The attempt is not used up, unless an earlier forward of it may have

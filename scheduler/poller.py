@@ -154,10 +154,8 @@ class Pool:
                 self._drop(target)  # it is elsewhere now
                 continue
             quiet = now - (entry.answered if entry.answered is not None else entry.since)
-            used = entry.program in in_use
-            gone = target.departed and not used
             forgotten = quiet > self._settings.forget_after and "settings" not in entry.found
-            if gone or forgotten:
+            if (target.departed or forgotten) and entry.program not in in_use:
                 self._drop(target)
                 self.known.left(entry.program)
 

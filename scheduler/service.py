@@ -179,7 +179,9 @@ class SchedulerService:
             await self._ledger.saved(build.id)
         return build
 
-    async def cancel(self, caller: Caller, build_id: str, attempt: int | None = None) -> Build:
+    async def cancel(
+        self, caller: Caller, build_id: str, attempt: int | None = None, *, superseded: bool = False
+    ) -> Build:
         """See BuildService. The node's own word counts where it answers."""
         build = self._board.get(build_id)
         asked = self._ledger.as_asked(build).attempt

@@ -74,7 +74,10 @@ class Cancel(Handler):
     async def post(self, build_id: str) -> None:
         """Cancel it; one that has stopped stays as it is. A body may name the attempt."""
         wanted = self.decoded(Cancellation) if self.received else Cancellation()
-        self.reply(view(await self.service.cancel(self.caller, build_id, wanted.attempt)))
+        cancelling = self.service.cancel(
+            self.caller, build_id, wanted.attempt, superseded=wanted.superseded
+        )
+        self.reply(view(await cancelling))
 
 
 class Log(Handler):
