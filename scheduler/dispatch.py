@@ -246,7 +246,7 @@ class Dispatcher:
 
     def _give_up_lost(self) -> None:
         """Attempts on lost nodes are superseded, when another node takes the build now."""
-        for node in self.pool.lost():
+        for node in self.pool.lost(self.ledger.nodes_in_use()):
             for key in self.ledger.on_node(node):
                 build = self.ledger.get(key)
                 if (other := self.choice(build).node) is not None:

@@ -50,6 +50,7 @@ class Pool:
         self._targets: dict[str, Target] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self._heard = time.monotonic()  # when any node answered last
+        self._counted = self._heard  # nobody's silence counts from before this
 
     def remember(self) -> None:
         """Ask after the nodes that are known from before this start."""
@@ -76,17 +77,21 @@ class Pool:
         words = quarantined(health, now) if health is not None else None
         return None if words is None else Standing("quarantined", words)
 
-    def lost(self) -> frozenset[str]:
-        """Ids of the nodes whose builds may be placed elsewhere."""
-        return frozenset(
-            entry.program
-            for entry in self.entries(departed=True)
-            if entry.program and self.standing(entry).state == "lost"
-        )
+    def lost(self, in_use: frozenset[str]) -> frozenset[str]:
+        """Ids of the nodes whose builds may be placed elsewhere; `in_use`: those that have some.
+        One that nobody knows the address of any more is lost too.
+        """
+        states = {
+            entry.program: self.standing(entry).state for entry in self.entries(departed=True)
+        }
+        lost = {node for node in in_use if states.get(node) == "lost"}
+        if time.monotonic() - self._counted >= self._timing.lost_after:
+            lost |= {node for node in in_use if states.get(node, "unanswered") == "unanswered"}
+        return frozenset(lost)
 
     def count_anew(self) -> None:
         """Nobody's silence counts from before this moment: it was we who did not listen."""
-        now = time.monotonic()
+        now = self._counted = time.monotonic()
         for target in self._targets.values():
             target.entry = replace(target.entry, counted=now, failures=0)
 
