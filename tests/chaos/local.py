@@ -86,7 +86,10 @@ class Program:
     def launch(self) -> None:
         """Start it, without waiting until it serves."""
         assert self._life is None, f"{self.name} runs already"
-        self._life = _Life(f"{self.kind} {self.name}", self._arguments)
+        surrounding = {name for name in os.environ if name.startswith("IMAGEPOOL_")} | {
+            "BASE_IMAGE"
+        }
+        self._life = _Life(f"{self.kind} {self.name}", self._arguments, without=surrounding)
 
     def serves(self) -> None:
         """Return when it does."""

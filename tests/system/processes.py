@@ -8,7 +8,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import IO
 
 from msgspec import Struct
@@ -35,8 +35,10 @@ class Process:
         arguments: Sequence[str],
         *,
         environment: Mapping[str, str] | None = None,
+        without: Container[str] = (),
         ends: int | None = 0,
     ) -> None:
+        """`environment`: variables beside this process's; `without`: those that are not passed on."""
         self.title = title
         self._ends = ends
         self._lines: list[Line] = []
@@ -47,7 +49,10 @@ class Process:
         self.started = time.monotonic()
         self._child = subprocess.Popen(
             arguments,
-            env={**os.environ, **(environment or {})},
+            env={
+                **{name: value for name, value in os.environ.items() if name not in without},
+                **(environment or {}),
+            },
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
