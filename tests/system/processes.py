@@ -38,7 +38,7 @@ class Process:
         without: Container[str] = (),
         ends: int | None = 0,
     ) -> None:
-        """`environment`: variables beside this process's; `without`: those that are not passed on."""
+        """`environment`: variables beside this process's; `without`: not passed on."""
         self.title = title
         self._ends = ends
         self._lines: list[Line] = []
