@@ -27,6 +27,7 @@ def node(io_loop, tmp_path: Path, node_settings: dict[str, Any]) -> Iterator[Nod
         "engine": "dummy",
         "name": "tester",
         "disk_reserve": 0,
+        "drain_limit": 0,
         "mdns": False,
         **node_settings,
     }

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import signal
+import sqlite3
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -18,6 +19,7 @@ import docker
 import msgspec
 from msgspec.structs import replace
 
+from node.records import Kept
 from protocol.client import HttpService
 from protocol.identity import load
 from protocol.model import Build, BuildRequest, IsoOutput, Needs, Result, Stage
@@ -148,6 +150,18 @@ class DockerNode(Program):
         out = self.out(build_id, attempt)
         until((out / "begun").exists)
         (out / "go").touch()
+
+    def all_acknowledged(self) -> bool:
+        """Whether its record says so of every end of a build that a scheduler placed on it."""
+        file = f"file:{self.folder / 'node.db'}?mode=ro"
+        with contextlib.closing(sqlite3.connect(file, uri=True)) as database:
+            rows = database.execute("SELECT value FROM builds").fetchall()
+        records = [msgspec.msgpack.decode(value, type=Kept).record for (value,) in rows]
+        return all(
+            record.acknowledged
+            for record in records
+            if record.forward is not None and record.build.stopped is not None
+        )
 
     def clear(self) -> None:
         """Kill it, and leave nothing of its builds on a shared engine, whatever failed."""

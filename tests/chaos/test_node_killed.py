@@ -268,12 +268,16 @@ def limited(asked: BuildRequest, whose: str) -> BuildRequest:
 async def killed(
     pool: Pool, moment: Moment | None, asked: BuildRequest | None = None
 ) -> AsyncIterator[tuple[HttpService, str]]:
-    """A client of the scheduler, and a build on a node that is going to end at that moment."""
+    """A client of the scheduler, and a build on a node that is going to end at that moment. When it
+    is over the node has been told that its ends are on record, or this would come at a moment of
+    its next life.
+    """
     pool.node.begin(moment)
     try:
         async with a_client(pool.scheduler.url) as client:
             build = await client.submit(LOCAL, asked or whole_build(pool.image))
             yield client, build.id
+        await asyncio.to_thread(until, pool.node.all_acknowledged)
     finally:
         pool.node.kill()
 
