@@ -23,7 +23,9 @@ from node.container import limits
 from node.engines.base import ContainerSpec
 from node.engines.docker_config import container_config
 from protocol.client import HttpService
-from protocol.model import BuildRequest, Command, Needs, NoOutput, Recipe, Result, Stage
+from protocol.model import Result, Stage
+from protocol.recipe import Command, NoOutput, Recipe
+from protocol.request import BuildRequest, Needs
 from protocol.service import LOCAL
 
 AIM = 1.25

@@ -14,7 +14,9 @@ from bench.measure import Column, Outcome, Sample, Side, interleaved, typical
 from bench.nginx import PROXIES, nginx
 from bench.processes import Running, cpu_seconds, forget_peak, free_slot, peak_memory, program
 from protocol.client import HttpService
-from protocol.model import Build, BuildRequest, Command, Recipe, Result, Stage
+from protocol.model import Build, Result, Stage
+from protocol.recipe import Command, Recipe
+from protocol.request import BuildRequest
 from protocol.service import LOCAL
 
 SIZE = 1 << 30

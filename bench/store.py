@@ -15,16 +15,10 @@ from pathlib import Path
 import msgspec
 
 from bench.measure import Column, Outcome, Sample, Side, interleaved, typical
-from protocol.model import (
-    BuildRequest,
-    Command,
-    Guidance,
-    ImageBase,
-    Recipe,
-    build_id,
-    new_build,
-)
+from protocol.model import build_id, new_build
+from protocol.recipe import Command, ImageBase, Recipe
 from protocol.record import Record
+from protocol.request import BuildRequest, Guidance
 from scheduler.stores import open_store
 from scheduler.stores.base import Store
 

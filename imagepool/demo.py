@@ -23,7 +23,9 @@ from imagepool.transfer import save_artifact
 from protocol.client import HttpService
 from protocol.errors import PoolError
 from protocol.messages import Roster
-from protocol.model import BuildRequest, Command, Recipe, Result
+from protocol.model import Result
+from protocol.recipe import Command, Recipe
+from protocol.request import BuildRequest
 from protocol.service import LOCAL
 
 OUT = Path("out")

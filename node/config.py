@@ -6,7 +6,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from protocol.model import Label
+from protocol.request import Label
 from protocol.settings import ProgramSettings
 
 CAPABILITIES = (

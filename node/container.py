@@ -14,7 +14,9 @@ from node.core.outcome import FIND_IMAGE
 from node.engines.base import ContainerSpec, Engine, Limits
 from node.records import Stop
 from node.workfolder import Step, WorkFolder
-from protocol.model import Build, CommandStatus, Needs, NodeReference
+from protocol.model import Build, CommandStatus, NodeReference, tagged
+from protocol.model import image_of as image_of_build
+from protocol.request import Needs
 
 LABEL = "imagepool"
 """Prefix of the labels by which a node knows its containers."""
@@ -39,9 +41,8 @@ class Place(Struct, frozen=True):
 
 
 def image_of(place: Place, build: Build) -> str:
-    """The image that the build starts from, with its tag or digest."""
-    name = build.request.recipe.base.name or place.settings.base_image
-    return name if ":" in name.rpartition("/")[2] or "@" in name else f"{name}:latest"
+    """The image that the build's container is of, with its tag or digest."""
+    return image_of_build(build) or tagged(place.settings.base_image)
 
 
 def container_spec(place: Place, build: Build, folder: WorkFolder, image: str) -> ContainerSpec:

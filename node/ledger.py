@@ -16,8 +16,9 @@ from node.records import Kept, Records, Stop
 from protocol.board import Board
 from protocol.errands import Errands
 from protocol.errors import Busy, Unavailable
-from protocol.model import Build, Forward, Stage
+from protocol.model import Build, Stage
 from protocol.record import Record
+from protocol.request import Forward, Secrets
 
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
@@ -57,6 +58,10 @@ class Ledger:
         stopped = Stage.STOPPED
         return tuple(k for k in self._kept.values() if k.record.build.stage is not stopped)
 
+    def secrets_of(self, build_id: str) -> Secrets:
+        """The secrets of a build that has not stopped."""
+        return self._kept[build_id].record.secrets
+
     def away(self, build_id: str) -> str:
         """Why nobody watched the build's container: what happened since its attempt began."""
         same = self._kept[build_id].machine == self._machine
@@ -84,12 +89,15 @@ class Ledger:
 
     # Changes
 
-    async def add(self, build: Build, forward: Forward | None = None) -> Build:
+    async def add(
+        self, build: Build, forward: Forward | None = None, secrets: Secrets | None = None
+    ) -> Build:
         """A new build, or a later attempt; on disk when this returns, and not seen before. Raises
         Busy.
         """
         store = forward.store if forward is not None else ""
-        kept = Kept(Record(build, forward, store, revision=1), self._machine, _uptime())
+        record = Record(build, forward, store, revision=1, secrets=secrets or {})
+        kept = Kept(record, self._machine, _uptime())
         try:
             await self._records.save(kept)
         except Unavailable as error:
@@ -112,7 +120,7 @@ class Ledger:
         before = self._kept[build.id]
         if build.revision < before.record.build.revision:
             return
-        record = replace(before.record, build=build, revision=before.record.revision + 1)
+        record = replace(before.record.now(build), revision=before.record.revision + 1)
         await self._save(replace(before, record=record, stop=stop or before.stop))
 
     async def acknowledged(self, build_id: str, store: str) -> None:
@@ -120,7 +128,7 @@ class Ledger:
         Unavailable.
         """
         before = self._kept[build_id]
-        record = replace(before.record, build=self.board.get(build_id)).known_to(store)
+        record = before.record.now(self.board.get(build_id)).known_to(store)
         await self._save(replace(before, record=replace(record, revision=record.revision + 1)))
 
     async def forget(self, build_id: str) -> None:

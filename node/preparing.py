@@ -7,7 +7,8 @@ from node.container import Place, image_of
 from node.fetch import FetchFailed, fetch
 from node.logs import ServedLog
 from node.workfolder import Plan, PlannedCommand
-from protocol.model import Build, Command, IsoOutput
+from protocol.model import Build
+from protocol.recipe import Command, IsoOutput
 
 
 async def prepared(place: Place, build: Build, log: ServedLog) -> Plan:

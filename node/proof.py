@@ -12,7 +12,7 @@ from node.config import NodeSettings
 from node.container import LABEL, limits
 from node.engines.base import ContainerSpec, Engine, EngineError
 from node.workfolder import Plan, WorkFolder
-from protocol.model import Needs
+from protocol.request import Needs
 
 
 def prove_folder(engine: Engine, settings: NodeSettings, work: Path, word: str, node: str) -> str:

@@ -12,8 +12,8 @@ from msgspec.structs import replace
 
 from protocol.database import Database
 from protocol.lifecycle import Event
-from protocol.model import BuildRequest
 from protocol.record import Record
+from protocol.request import BuildRequest
 
 FILE = "node.db"
 

@@ -4,9 +4,9 @@ its own engine.
 A scheduler's attempt runs at once or is refused; a client's build may wait here for a slot.
 """
 
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
+from secrets import token_bytes
 
 from node.container import Place
 from node.core.fence import admits
@@ -14,7 +14,7 @@ from node.core.retention import expired
 from node.ledger import Ledger
 from node.runner import Runner
 from node.state import NodeState
-from protocol.checks import check_request
+from protocol.checks import check_request, check_secrets
 from protocol.errors import Busy
 from protocol.idempotency import check_same
 from protocol.lifecycle import Event
@@ -30,8 +30,6 @@ from protocol.messages import (
 from protocol.model import (
     Artifact,
     Build,
-    BuildRequest,
-    Forward,
     Position,
     Result,
     Stage,
@@ -40,6 +38,7 @@ from protocol.model import (
     new_build,
 )
 from protocol.record import reported
+from protocol.request import BuildRequest, Forward, Secrets
 from protocol.service import ByteRange, Caller, OpenArtifact, OpenLog
 from protocol.streams import no_log
 
@@ -64,23 +63,27 @@ class NodeService:
         request: BuildRequest,
         forward: Forward | None = None,
         key: str = "",
+        secrets: Secrets | None = None,
     ) -> Build:
         """See BuildService."""
         check_request(request, self._settings.images)
+        check_secrets(request, secrets or {})
         if forward is not None:
             async with self._locks[forward.id]:
-                return await self._forwarded(request, forward)
+                return await self._forwarded(request, forward, secrets)
         if not key:
-            return await self._direct(caller, request, "")
+            return await self._direct(caller, request, "", secrets)
         async with self._locks[caller.owner, key]:
             since = self._place.clock() - self._settings.key_keep
             known = self._ledger.made_with(caller.owner, key, since)
             if known is None:
-                return await self._direct(caller, request, key)
+                return await self._direct(caller, request, key, secrets)
             check_same(known, request)
             return known
 
-    async def _forwarded(self, request: BuildRequest, forward: Forward) -> Build:
+    async def _forwarded(
+        self, request: BuildRequest, forward: Forward, secrets: Secrets | None
+    ) -> Build:
         """A scheduler's attempt."""
         known = self._ledger.known(forward.id)
         if not admits(known, forward) and known is not None:
@@ -99,7 +102,7 @@ class NodeService:
             key=forward.key,
         )
         with self._coming():
-            await self._ledger.add(build, forward)
+            await self._ledger.add(build, forward, secrets)
         if known is not None:
             self.drop_files(known)
         self._runner.begin(build)
@@ -114,13 +117,15 @@ class NodeService:
         finally:
             self._runner.coming -= 1
 
-    async def _direct(self, caller: Caller, request: BuildRequest, key: str) -> Build:
+    async def _direct(
+        self, caller: Caller, request: BuildRequest, key: str, secrets: Secrets | None
+    ) -> Build:
         """A client's build: begun now, or put into the node's own short queue."""
         if self._state.leaving or self._runner.waiting >= self._settings.waiting_limit:
             raise Busy(f"{self._runner.waiting} builds wait here already", retry_after=10)
         now = self._place.clock()
         build = new_build(
-            build_id(now, secrets.token_bytes(10)),
+            build_id(now, token_bytes(10)),
             request,
             origin=self._place.node.id,
             owner=caller.owner,
@@ -128,7 +133,7 @@ class NodeService:
             attempt=1,
             key=key,
         )
-        await self._ledger.add(build)
+        await self._ledger.add(build, None, secrets)
         self._runner.wait_for_slot(build)
         return self._ledger.get(build.id)
 

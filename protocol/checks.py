@@ -7,20 +7,140 @@ import re
 from urllib.parse import urlsplit
 
 from protocol.errors import Denied, Invalid
-from protocol.model import IMAGE_NAME, BuildRequest, Command
+from protocol.recipe import (
+    IMAGE_NAME,
+    Base,
+    Command,
+    DockerfileBase,
+    DownloadBase,
+    FetchedContent,
+    ImageBase,
+    ImageOutput,
+    InputFile,
+    Recipe,
+    StreamOutput,
+)
+from protocol.request import BuildRequest, Secrets, contents
 
 _PRINTABLE = re.compile(r"[^\x00-\x20\x7f-\xa0]+")
 _URL_LIMIT = 8192  # characters
+_PART = re.compile(r"[^\x00-\x1f\x7f\\\u0080-\u009f\u2028\u2029]+")  # of an input's name
+_PART_LIMIT = 200  # bytes
+_DEPTH = 16  # parts of an input's name
 
 
 def check_request(request: BuildRequest, images: tuple[str, ...]) -> None:
     """Raises Invalid, or Denied for an image that none of the operator's patterns allows; names
     the field.
     """
-    if request.recipe.base.name is not None:
-        check_image(request.recipe.base.name, images, "recipe.base.name")
-    for index, command in enumerate(request.recipe.commands):
+    recipe = request.recipe
+    _check_base(recipe.base, images)
+    for index, command in enumerate(recipe.commands):
         check_command(command, f"recipe.commands[{index}]")
+    _check_files(recipe.inputs, "recipe.inputs")
+    for field, content in contents(request):
+        if isinstance(content, FetchedContent):
+            check_url(content.url, f"{field}.url")
+    _check_output(recipe)
+    _check_guidance(request)
+
+
+def _check_base(base: Base, images: tuple[str, ...]) -> None:
+    match base:
+        case ImageBase(name=str(name)):
+            check_image(name, images, "recipe.base.name")
+        case DownloadBase(tools=str(tools)):
+            check_image(tools, images, "recipe.base.tools")
+        case DockerfileBase():
+            _check_files(base.context, "recipe.base.context")
+
+
+def _check_output(recipe: Recipe) -> None:
+    if isinstance(recipe.output, StreamOutput) and not recipe.commands:
+        raise Invalid(
+            "nothing would write the stream",
+            field="recipe.commands",
+            expected="at least one command, whose standard output is the result",
+        )
+    if isinstance(recipe.output, ImageOutput) and recipe.commands:
+        raise Invalid(
+            "an image is made by its base alone",
+            field="recipe.commands",
+            expected="no commands, where the output is an image",
+        )
+
+
+def _check_guidance(request: BuildRequest) -> None:
+    guidance = request.guidance
+    if guidance.cancel_url is not None:
+        check_url(guidance.cancel_url, "guidance.cancel_url")
+    for index, notice in enumerate(guidance.notices):
+        field = f"guidance.notices[{index}]"
+        if notice.url is None and notice.exchange is None:
+            raise Invalid(f"{field} tells nobody", field=field, expected="a url or an exchange")
+        if notice.url is not None:
+            check_url(notice.url, f"{field}.url")
+        _check_secret(notice.secret, request, f"{field}.secret")
+    if isinstance(request.recipe.base, ImageBase):
+        _check_secret(request.recipe.base.credentials, request, "recipe.base.credentials")
+
+
+def _check_secret(name: str | None, request: BuildRequest, field: str) -> None:
+    if name is not None and name not in request.secrets:
+        raise Invalid(
+            f"there is no secret {name!r}", field=field, expected="the name of one in secrets"
+        )
+
+
+def _check_files(files: tuple[InputFile, ...], field: str) -> None:
+    """Raises Invalid for a name that is no relative path below the folder, or that another file
+    has, or has as its folder.
+    """
+    names: set[str] = set()
+    folders: set[str] = set()
+    for index, file in enumerate(files):
+        where = f"{field}[{index}].name"
+        parts = check_file_name(file.name, where)
+        folders.update("/".join(parts[:depth]) for depth in range(1, len(parts)))
+        if file.name in names:
+            raise Invalid(f"{where} is there twice", field=where, expected="a name of its own")
+        names.add(file.name)
+    for clash in sorted(names & folders)[:1]:
+        raise Invalid(
+            f"{clash[:80]!r} is a file and a folder", field=field, expected="one or the other"
+        )
+
+
+def check_file_name(name: str, field: str) -> list[str]:
+    """The parts of an input's name. Raises Invalid unless it is a relative path that stays below
+    its folder and can be a file's name everywhere.
+    """
+    parts = name.split("/")
+    sound = all(
+        part not in ("", ".", "..") and _PART.fullmatch(part) and len(part.encode()) <= _PART_LIMIT
+        for part in parts
+        if not _has_surrogates(part)
+    )
+    if not sound or _has_surrogates(name) or len(parts) > _DEPTH or len(name.encode()) > 1024:
+        raise Invalid(
+            f"{field} is {name[:80]!r}",
+            field=field,
+            expected=f"a relative path of at most {_DEPTH} parts without . and .., each of up to"
+            f" {_PART_LIMIT} bytes without backslashes and control characters",
+        )
+    return parts
+
+
+def check_secrets(request: BuildRequest, secrets: Secrets) -> None:
+    """Raises Invalid unless there is a value for each secret that is named, and for no other."""
+    for name in sorted(set(request.secrets) ^ secrets.keys()):
+        raise Invalid(
+            f"the value of the secret {name!r} is missing"
+            if name in request.secrets
+            else f"the secret {name!r} is not named in the request",
+            field=f"secrets.{name}",
+            expected="a value for each secret that the request names",
+        )
 
 
 def check_command(command: Command, field: str) -> None:

@@ -27,7 +27,8 @@ from protocol.messages import (
     Report,
     Roster,
 )
-from protocol.model import Artifact, Build, BuildRequest, Forward, Position
+from protocol.model import Artifact, Build, Position
+from protocol.request import BuildRequest, Forward, Order, Secrets
 from protocol.response import ResponseStream
 from protocol.service import ByteRange, Caller, OpenArtifact, OpenLog
 
@@ -53,12 +54,14 @@ class HttpService:
         request: BuildRequest,
         forward: Forward | None = None,
         key: str = "",
+        secrets: Secrets | None = None,
     ) -> Build:
         """See BuildService."""
         if forward is None:
             headers = {idempotency.HEADER: key} if key else {}
-            return await self._http.post("/api/v1/builds", request, Build, headers)
-        return await self._http.post("/create", Forwarded(request, forward), Build)
+            order = Order(request.recipe, request.guidance, secrets or {})
+            return await self._http.post("/api/v1/builds", order, Build, headers)
+        return await self._http.post("/create", Forwarded(request, forward, secrets or {}), Build)
 
     async def get(
         self, caller: Caller, build_id: str, *, after: int | None = None, wait: float = 0

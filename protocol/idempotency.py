@@ -8,7 +8,8 @@ import re
 import msgspec
 
 from protocol.errors import Conflict, Invalid
-from protocol.model import Build, BuildRequest
+from protocol.model import Build
+from protocol.request import BuildRequest
 
 HEADER = "Idempotency-Key"
 """The header by which a client's repeated create is known."""

@@ -6,7 +6,8 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from protocol.model import Build, BuildRequest, Forward, State, Step
+from protocol.model import Build, State, Step
+from protocol.request import BuildRequest, Forward, Secrets
 
 API_VERSION = 1
 """The version of this protocol; a program of another version is shown on the roster and given
@@ -26,6 +27,7 @@ class Forwarded(Struct, frozen=True):
 
     request: BuildRequest
     forward: Forward
+    secrets: Secrets = {}  # on the way to the node only
 
 
 class Report(Struct, frozen=True):

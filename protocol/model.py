@@ -1,111 +1,17 @@
-"""The build model: what is asked for, and what became of it.
-
-A request has separate parts for what defines the result (`Recipe`) and what only guides scheduling
-(`Guidance`). A `Build` is one request and what became of it; it is a value, replaced at each step
-by `protocol.lifecycle.advance`, never changed.
+"""A build: one request and what became of it. It is a value, replaced at each step by
+`protocol.lifecycle.advance`, never changed. What is asked for is in `protocol/request.py`.
 """
 
 import enum
-import re
-from typing import Annotated
 
-import msgspec
-from msgspec import Meta, Struct
+from msgspec import Struct
 
 from protocol.errors import NotFound
+from protocol.recipe import BuiltBase, DockerfileBase, DownloadBase, ImageBase
+from protocol.request import BuildRequest
 
 NEVER_RAN = 125
 """Exit code of a command that never ran in a build that has stopped (design: States)."""
-
-IMAGE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,254}")
-"""Names that may reach an engine; which of them are allowed is the operator's setting."""
-
-Name = Annotated[str, Meta(min_length=1, max_length=256)]
-Text = Annotated[str, Meta(max_length=1 << 20)]
-EnvironmentName = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,255}$")]
-Label = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._/-]{1,63}$")]
-Identity = Annotated[str, Meta(pattern=r"^[0-9a-z]{1,64}$")]
-
-
-class Command(Struct, frozen=True, forbid_unknown_fields=True):
-    """One step of a build: a script with arguments. Exactly one of text and URL says what is
-    run.
-    """
-
-    name: Name
-    text: Text | None = None  # saved to /tmp/command, made executable, run
-    url: Annotated[str, Meta(max_length=4096)] | None = None  # where the node fetches the text
-    arguments: Annotated[tuple[Text, ...], Meta(max_length=1024)] = ()
-    environment: dict[EnvironmentName, Text] = msgspec.field(default_factory=dict)
-    time_limit: Annotated[float, Meta(gt=0, le=30 * 86400)] | None = None  # seconds
-
-
-class ImageBase(Struct, frozen=True, tag_field="kind", tag="image", forbid_unknown_fields=True):
-    """A build starts from a container image. Without a name: the base image that the node is set
-    to.
-    """
-
-    name: Annotated[str, Meta(min_length=1, max_length=255)] | None = None
-
-
-class IsoOutput(Struct, frozen=True, tag_field="kind", tag="iso", forbid_unknown_fields=True):
-    """The result is the file that `/toiso/iso_path.sh` of the image names."""
-
-
-class NoOutput(Struct, frozen=True, tag_field="kind", tag="none", forbid_unknown_fields=True):
-    """The build makes no file; its log is its result."""
-
-
-class Recipe(Struct, frozen=True, forbid_unknown_fields=True):
-    """What defines the result of a build."""
-
-    commands: Annotated[tuple[Command, ...], Meta(max_length=256)] = ()
-    base: ImageBase = ImageBase()
-    output: IsoOutput | NoOutput = IsoOutput()
-    keep_going: bool = False  # run the commands that follow a failed one
-
-
-class Needs(Struct, frozen=True, forbid_unknown_fields=True):
-    """What a build must have on its node, and may use there at most. None: as the node is set."""
-
-    architecture: Annotated[str, Meta(max_length=32)] | None = None  # as `uname -m` says it
-    labels: Annotated[tuple[Label, ...], Meta(max_length=64)] = ()  # the node must carry them all
-    cpus: Annotated[float, Meta(gt=0, le=1024)] | None = None
-    memory: Annotated[int, Meta(ge=16 << 20, le=1 << 50)] | None = None  # bytes
-    disk: Annotated[int, Meta(ge=0, le=1 << 60)] | None = None  # bytes free on the node
-    processes: Annotated[int, Meta(ge=2, le=1 << 22)] | None = None
-    network: bool = True
-    time_limit: Annotated[float, Meta(gt=0, le=30 * 86400)] | None = None  # seconds
-
-
-class Guidance(Struct, frozen=True, forbid_unknown_fields=True):
-    """What guides scheduling and does not change the result."""
-
-    needs: Needs = Needs()
-    priority: Annotated[int, Meta(ge=-1000, le=1000)] = 0  # higher is built earlier
-    labels: dict[Label, Annotated[str, Meta(max_length=256)]] = msgspec.field(default_factory=dict)
-    note: Annotated[str, Meta(max_length=4096)] = ""
-
-
-class BuildRequest(Struct, frozen=True, forbid_unknown_fields=True):
-    """What a client asks for."""
-
-    recipe: Recipe = Recipe()
-    guidance: Guidance = Guidance()
-
-
-class Forward(Struct, frozen=True):
-    """What a scheduler adds to a request that it gives to a node: which attempt this is, and the
-    way it came.
-    """
-
-    id: Identity
-    origin: Identity  # the program that placed this attempt, and will ask after it
-    attempt: Annotated[int, Meta(ge=1)]
-    owner: str = ""
-    path: Annotated[tuple[Identity, ...], Meta(max_length=16)] = ()  # schedulers it came by
-    store: str = ""  # id of the origin's store, which has this attempt on record
-    key: str = ""  # idempotency key of the create, so that it outlives the origin's store
 
 
 class State(enum.Enum):
@@ -156,11 +62,33 @@ class CommandStatus(Struct, frozen=True):
 
 
 class Artifact(Struct, frozen=True):
-    """A file that a build made."""
+    """A file that a build made, or, while it streams, is making."""
 
     name: str
-    size: int  # bytes
-    sha256: str  # lower-case hex
+    size: int  # bytes; of one that grows: so far
+    sha256: str  # lower-case hex; of one that grows: empty
+    growing: bool = False
+    kept: bool = True  # False: it went to the one reader that it had, and cannot be had again
+
+
+class Usage(Struct, frozen=True):
+    """What a build used, measured from its control group."""
+
+    cpu: float = 0.0  # seconds of all processors
+    memory: int = 0  # bytes at its peak, without the page cache
+    read: int = 0  # bytes from block devices
+    written: int = (
+        0  # bytes to block devices; with version 1 of control groups only synchronous ones
+    )
+    disk: int = 0  # bytes of its files at the end: container layer, outbox, results
+
+
+class NoticeRecord(Struct, frozen=True):
+    """How far one of the request's notices is, by its place there."""
+
+    told: int = 0  # changes of state that were delivered
+    failures: int = 0  # tries in a row that failed
+    gave_up: str = ""  # why no further one is made
 
 
 class Step(Struct, frozen=True):
@@ -200,6 +128,10 @@ class Build(Struct, frozen=True):
     history: tuple[Step, ...] = ()
     revision: int = 0  # grows with each change
     key: str = ""  # idempotency key that it was made with; empty: none
+    usage: Usage | None = None  # None: not measured yet
+    pinned: bool = False  # it is kept until somebody unpins it
+    retry_of: str = ""  # id of the build whose request it repeats
+    notices: tuple[NoticeRecord, ...] = ()
 
     @property
     def state(self) -> State:
@@ -231,6 +163,30 @@ class Position(Struct, frozen=True):
         if len(text) > 40:
             raise ValueError(text)
         return cls(int(attempt or "0") if colon else 0, int(offset))
+
+
+def image_of(build: Build) -> str | None:
+    """The name, with tag or digest, of the image that the build's container is of; None: of the
+    base image that the node is set to. An image made here is named by the build that made it.
+    """
+    match build.request.recipe.base:
+        case ImageBase(name=str(name)) | DownloadBase(format="qcow2", tools=str(name)):
+            return tagged(name)
+        case DockerfileBase() | DownloadBase(format="rootfs"):
+            return built_image(build.id)
+        case BuiltBase(build=made):
+            return built_image(made)
+    return None
+
+
+def built_image(build_id: str) -> str:
+    """What an image is called on an engine that a build of the pool made."""
+    return f"imagepool/{build_id}:latest"
+
+
+def tagged(name: str) -> str:
+    """An image's name with its tag or digest."""
+    return name if ":" in name.rpartition("/")[2] or "@" in name else f"{name}:latest"
 
 
 def artifact_named(artifacts: tuple[Artifact, ...], name: str) -> Artifact:

@@ -9,7 +9,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from protocol.messages import Forwarded
-from protocol.model import Build, BuildRequest, Forward, Stage
+from protocol.model import Build, Stage
+from protocol.request import BuildRequest, Forward, Secrets
 
 PAGE = 200
 """Ended builds in one report; further ones follow when these are acknowledged."""
@@ -25,6 +26,12 @@ class Record(Struct, frozen=True):
     store: str = ""  # id of that scheduler's store that knows of this attempt
     acknowledged: bool = False  # that store has the attempt's end
     revision: int = 0  # grows with each write: what compare-and-set compares
+    secrets: Secrets = {}  # of a build that has not stopped; never part of a report
+
+    def now(self, build: Build) -> "Record":
+        """The same of the build as it is now; the secrets of one that has stopped are dropped."""
+        kept = {} if build.stage is Stage.STOPPED else self.secrets
+        return replace(self, build=build, secrets=kept)
 
     def settled(self, store: str) -> bool:
         """Whether this store has the attempt's end on record: it need not be reported to it."""

@@ -12,7 +12,8 @@ from typing import Protocol
 from msgspec import Struct
 
 from protocol.messages import Acknowledgement, BuildPage, BuildQuery, Changes, Explanation, Report
-from protocol.model import Artifact, Build, BuildRequest, Forward, Position
+from protocol.model import Artifact, Build, Position
+from protocol.request import BuildRequest, Forward, Secrets
 
 
 class Role(enum.Enum):
@@ -87,6 +88,7 @@ class BuildService(Protocol):
         request: BuildRequest,
         forward: Forward | None = None,
         key: str = "",
+        secrets: Secrets | None = None,
     ) -> Build:
         """Accept a build; it is on disk before this returns. With `forward` it is a scheduler's
         attempt, and a repeated one answers the same build. With `key`, a client's idempotency key,
@@ -95,6 +97,28 @@ class BuildService(Protocol):
         Raises Invalid, Denied (an image that is not allowed), Busy (no room; nothing was accepted),
         Conflict (a forward that is older than one already seen, or came by us before; a key that
         was used for another request), Unavailable (it could not be written down).
+        """
+
+    async def preview(self, caller: Caller, request: BuildRequest) -> Explanation:
+        """What would become of this request, without accepting it: where it would be placed, or
+        why it would wait. Raises what `submit` raises for it.
+        """
+
+    async def retry(
+        self, caller: Caller, build_id: str, key: str = "", secrets: Secrets | None = None
+    ) -> Build:
+        """A new build of a stopped build's request. Raises Conflict where it has not stopped, or
+        where it had secrets, which are not kept, and none are given.
+        """
+
+    async def pin(self, caller: Caller, build_id: str, pinned: bool) -> Build:
+        """Keep the build, its log and artifacts until it is unpinned. Raises Unavailable where
+        its node does not answer: nothing has changed then.
+        """
+
+    async def delete(self, caller: Caller, build_id: str) -> None:
+        """Forget a stopped build, its log and artifacts. Raises Conflict where it has not stopped,
+        or is pinned; Unavailable where its node does not answer.
         """
 
     async def get(

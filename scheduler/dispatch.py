@@ -11,7 +11,8 @@ from msgspec.structs import replace
 
 from protocol.errors import Unavailable
 from protocol.messages import Refusal, Report
-from protocol.model import Build, Needs, NodeReference, Stage
+from protocol.model import Build, NodeReference, Stage
+from protocol.request import Needs
 from protocol.service import Caller
 from scheduler.attempts import Attempts
 from scheduler.config import SchedulerSettings

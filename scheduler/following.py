@@ -7,7 +7,8 @@ from functools import partial
 from protocol.errands import Errands
 from protocol.errors import PoolError
 from protocol.messages import Acknowledgement, Forwarded, Report
-from protocol.model import Build, Forward, NodeReference, Result, Stage
+from protocol.model import Build, NodeReference, Result, Stage
+from protocol.request import Forward
 from protocol.service import Caller
 from scheduler.attempts import Attempts
 from scheduler.core.reconcile import (

@@ -9,7 +9,8 @@ from collections import defaultdict
 
 from protocol.errors import Busy, Conflict, Denied, Invalid, PoolError, Unavailable, Unreachable
 from protocol.messages import Report
-from protocol.model import Build, Forward
+from protocol.model import Build
+from protocol.request import Forward
 from protocol.service import Caller
 from scheduler.attempts import Attempts
 from scheduler.poller import Pool
@@ -119,7 +120,8 @@ class Forwarder:
         client = self._pool.client(build.node.id)
         if client is None:
             raise Unreachable("it is not in the pool any more")
-        return await client.submit(self._caller, build.request, forward)
+        secrets = self._ledger.secrets_of(build.id)
+        return await client.submit(self._caller, build.request, forward, secrets=secrets)
 
     def _had_no_room(self, node: str) -> None:
         """It turned busy since its report: it is passed over until it reports anew."""

@@ -15,8 +15,9 @@ from msgspec.structs import replace
 
 from protocol.board import Board
 from protocol.errors import Busy, PoolError, Unavailable
-from protocol.model import Build, Forward, Stage
+from protocol.model import Build, Stage
 from protocol.record import Record
+from protocol.request import Forward, Secrets
 from protocol.watch import Watch
 from scheduler.core.queue import Share
 from scheduler.stores.base import Stale, Store
@@ -60,14 +61,20 @@ class Ledger:
 
     def record(self, build_id: str) -> Record:
         """The build with what concerns schedulers above us. Raises NotFound."""
-        return replace(self._records[build_id], build=self.board.get(build_id))
+        return self._records[build_id].now(self.board.get(build_id))
+
+    def secrets_of(self, build_id: str) -> Secrets:
+        """The secrets of a build that has not stopped."""
+        return self._records[build_id].secrets
 
     # Changes
 
-    async def add(self, build: Build, forward: Forward | None = None) -> Build:
+    async def add(
+        self, build: Build, forward: Forward | None = None, secrets: Secrets | None = None
+    ) -> Build:
         """A new build; it is on disk when this returns, and nobody sees it before. Raises Busy."""
         store = forward.store if forward is not None else ""
-        record = Record(build, forward, store=store, revision=1)
+        record = Record(build, forward, store=store, revision=1, secrets=secrets or {})
         try:
             await self.store.put((record,))
         except Unavailable as error:

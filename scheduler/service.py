@@ -1,12 +1,12 @@
 """The scheduler's build service: queues, places, forwards to nodes, relays what they give back."""
 
 import logging
-import secrets
 import time
+from secrets import token_bytes
 
 from msgspec.structs import replace
 
-from protocol.checks import check_request
+from protocol.checks import check_request, check_secrets
 from protocol.client import HttpService
 from protocol.errors import Busy, Conflict, PoolError, Unavailable
 from protocol.idempotency import check_same
@@ -24,8 +24,6 @@ from protocol.messages import (
 from protocol.model import (
     Artifact,
     Build,
-    BuildRequest,
-    Forward,
     Position,
     Stage,
     State,
@@ -34,6 +32,7 @@ from protocol.model import (
     new_build,
 )
 from protocol.record import reported
+from protocol.request import BuildRequest, Forward, Secrets
 from protocol.service import LOCAL, ByteRange, Caller, OpenArtifact, OpenLog
 from protocol.streams import no_log
 from protocol.watch import Watch
@@ -81,38 +80,44 @@ class SchedulerService:
         request: BuildRequest,
         forward: Forward | None = None,
         key: str = "",
+        secrets: Secrets | None = None,
     ) -> Build:
         """See BuildService."""
         check_request(request, self._settings.images)
+        check_secrets(request, secrets or {})
         if forward is not None:
             async with self._locks[forward.id]:
-                return await self._from_above(request, forward)
+                return await self._from_above(request, forward, secrets)
         if not key:
-            return await self._new(caller, request, "")
+            return await self._new(caller, request, "", secrets)
         await self._dispatcher.recovered.wait()  # a node may know the key, where our store is new
         async with self._locks[caller.owner, key]:
             known = self._ledger.made_with((caller.owner, key))
             if known is None:
-                return await self._new(caller, request, key)
+                return await self._new(caller, request, key, secrets)
             check_same(known, request)
             return known
 
-    async def _new(self, caller: Caller, request: BuildRequest, key: str) -> Build:
+    async def _new(
+        self, caller: Caller, request: BuildRequest, key: str, secrets: Secrets | None
+    ) -> Build:
         if self._ledger.waiting >= self._settings.waiting_limit:
             raise Busy(
                 f"{self._ledger.waiting} builds wait already",
                 retry_after=round(min(600, self._dispatcher.estimate(1) or 30)) or 1,
             )
         now = time.time()
-        identity = build_id(now, secrets.token_bytes(10))
+        identity = build_id(now, token_bytes(10))
         build = new_build(
             identity, request, origin=self._me.id, owner=caller.owner, now=now, key=key
         )
-        await self._ledger.add(build)
+        await self._ledger.add(build, None, secrets)
         self._pool.changed.touch()
         return build
 
-    async def _from_above(self, request: BuildRequest, forward: Forward) -> Build:
+    async def _from_above(
+        self, request: BuildRequest, forward: Forward, secrets: Secrets | None
+    ) -> Build:
         """A scheduler uses us as its node: taken while a node is ready, refused otherwise, as a
         node does.
         """
@@ -144,7 +149,7 @@ class SchedulerService:
             key=forward.key,
         )
         if known is None:
-            await self._ledger.add(build, forward)
+            await self._ledger.add(build, forward, secrets)
         else:
             self._ledger.replaced(replace(build, revision=known.revision + 1), forward)
             await self._ledger.saved(build.id)

@@ -16,8 +16,10 @@ from node.config import NodeSettings
 from protocol import identity
 from protocol.client import HttpService
 from protocol.messages import Roster
-from protocol.model import Build, BuildRequest, Command, Guidance, Needs, NoOutput, Recipe, State
+from protocol.model import Build, State
 from protocol.program import Listener
+from protocol.recipe import Command, NoOutput, Recipe
+from protocol.request import BuildRequest, Guidance, Needs
 from protocol.service import LOCAL, BuildService, Caller
 from scheduler.app import Scheduler
 from scheduler.config import SchedulerSettings

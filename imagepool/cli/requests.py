@@ -8,7 +8,7 @@ from typing import Any
 from protocol import wire
 from protocol.api.specification import Specification, to_request
 from protocol.errors import Invalid
-from protocol.model import BuildRequest
+from protocol.request import BuildRequest
 
 
 def read_request(text: bytes, name: str) -> BuildRequest:

@@ -2,7 +2,8 @@
 
 from protocol.errors import Conflict
 from protocol.messages import PATH_LIMIT
-from protocol.model import Build, Forward
+from protocol.model import Build
+from protocol.request import Forward
 
 
 def admits(known: Build | None, forward: Forward) -> bool:

@@ -3,7 +3,8 @@
 from msgspec import Struct
 
 from protocol.lifecycle import Event
-from protocol.model import NEVER_RAN, CommandStatus, IsoOutput, Recipe
+from protocol.model import NEVER_RAN, CommandStatus
+from protocol.recipe import IsoOutput, Recipe
 
 FIND_IMAGE = "find the image"
 """Name of the step that the node adds behind the commands."""

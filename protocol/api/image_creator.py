@@ -21,13 +21,7 @@ from protocol.api.specification import Specification, redirect_to, to_request
 from protocol.checks import check_url
 from protocol.errors import Invalid, NotFound, PoolError, Unsupported
 from protocol.messages import Forwarded
-from protocol.model import (
-    Build,
-    CommandStatus,
-    Position,
-    State,
-    build_id,
-)
+from protocol.model import Build, CommandStatus, Position, State, build_id
 
 _REHEARSALS = 1000
 
@@ -103,7 +97,9 @@ class Create(Family):
         """Build, and redirect to the client's page; a scheduler is answered the build itself."""
         if self.media_type() == wire.MSGPACK:
             forwarded = self.decoded(Forwarded)
-            build = await self.service.submit(self.caller, forwarded.request, forwarded.forward)
+            build = await self.service.submit(
+                self.caller, forwarded.request, forwarded.forward, secrets=forwarded.secrets
+            )
             self.reply(build, 201)
             return
         specification = self.specification()

@@ -13,7 +13,8 @@ from protocol.api.content import pump, send_artifact
 from protocol.api.route import ID, Route
 from protocol.errors import Invalid
 from protocol.messages import Acknowledgement, BuildQuery, Cancellation
-from protocol.model import Build, BuildRequest, Position, artifact_named
+from protocol.model import Build, Position, artifact_named
+from protocol.request import Order
 
 ARTIFACT = r"([A-Za-z0-9][A-Za-z0-9._-]{0,127})"
 
@@ -38,8 +39,10 @@ class Builds(Handler):
 
     async def post(self) -> None:
         """Submit a build; the answer says where it is from now on."""
-        request = self.decoded(BuildRequest)
-        build = await self.service.submit(self.caller, request, key=self.idempotency_key())
+        order = self.decoded(Order)
+        build = await self.service.submit(
+            self.caller, order.request, key=self.idempotency_key(), secrets=order.secrets
+        )
         self.set_header("Location", self.url(f"/api/v1/builds/{build.id}"))
         self.reply(view(build), 201)
 

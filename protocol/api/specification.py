@@ -11,16 +11,8 @@ from msgspec import Struct
 
 from protocol.checks import check_command, check_image
 from protocol.errors import Invalid
-from protocol.model import (
-    BuildRequest,
-    Command,
-    Guidance,
-    ImageBase,
-    IsoOutput,
-    Name,
-    Recipe,
-    Text,
-)
+from protocol.recipe import Command, ImageBase, IsoOutput, Name, Recipe, Text
+from protocol.request import BuildRequest, Guidance
 
 _INTACT = "".join(map(chr, range(0x21, 0x7F)))
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from msgspec import Struct
 
 from protocol.messages import Refusal, Report
-from protocol.model import Build
+from protocol.model import Build, image_of
 
 
 class Candidate(Struct, frozen=True):
@@ -153,11 +153,8 @@ def highest_priority(node: Candidate, build: Build) -> float:
 
 def has_image(node: Candidate, build: Build) -> float:
     """No pull before the build."""
-    name = build.request.recipe.base.name
-    if name is None:
-        return 0
-    full = name if ":" in name.rpartition("/")[2] else f"{name}:latest"
-    return float(full in node.report.images)
+    image = image_of(build)
+    return float(image is not None and image in node.report.images)
 
 
 def most_free(node: Candidate, build: Build) -> float:

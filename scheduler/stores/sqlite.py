@@ -18,8 +18,8 @@ from msgspec.structs import replace
 
 from protocol.database import Database
 from protocol.errors import Conflict, Invalid
-from protocol.model import BuildRequest
 from protocol.record import Record
+from protocol.request import BuildRequest
 from scheduler.core.known import KnownNode
 from scheduler.stores.base import Stale
 

@@ -23,7 +23,8 @@ from protocol.api import native
 from protocol.api.mount import application
 from protocol.api.route import ApiSettings, Context
 from protocol.client import HttpService
-from protocol.model import Artifact, IsoOutput
+from protocol.model import Artifact
+from protocol.recipe import IsoOutput
 from protocol.service import LOCAL
 from tests.programs import a_node, a_scheduler, ended, ready, request
 

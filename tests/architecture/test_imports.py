@@ -18,6 +18,9 @@ FORBIDDEN = {
 
 PURE = (
     "protocol/model.py",
+    "protocol/recipe.py",
+    "protocol/request.py",
+    "protocol/blobs.py",
     "protocol/lifecycle.py",
     "protocol/messages.py",
     "protocol/wire.py",

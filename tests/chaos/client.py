@@ -12,7 +12,8 @@ from typing import TypeVar
 from protocol.client import HttpService
 from protocol.errors import Busy, Unavailable
 from protocol.messages import BuildQuery, Roster
-from protocol.model import Build, BuildRequest, State
+from protocol.model import Build, State
+from protocol.request import BuildRequest
 from protocol.service import LOCAL, Caller
 
 T = TypeVar("T")

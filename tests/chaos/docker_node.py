@@ -22,7 +22,9 @@ from msgspec.structs import replace
 from node.records import Kept
 from protocol.client import HttpService
 from protocol.identity import load
-from protocol.model import Build, BuildRequest, IsoOutput, Needs, Result, Stage
+from protocol.model import Build, Result, Stage
+from protocol.recipe import IsoOutput
+from protocol.request import BuildRequest, Needs
 from protocol.service import LOCAL
 from tests.chaos.killed_at import Moment
 from tests.programs import log_of, request

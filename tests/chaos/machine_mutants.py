@@ -9,7 +9,8 @@ from node import runner
 from node import service as node_service
 from node.core.resume import Way
 from protocol.messages import Acknowledgement, Report
-from protocol.model import Build, Forward, Stage
+from protocol.model import Build, Stage
+from protocol.request import Forward
 from scheduler import following
 from scheduler.attempts import Attempts
 from scheduler.core import reconcile as reconciling

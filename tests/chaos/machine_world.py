@@ -7,7 +7,9 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from protocol.messages import Report
-from protocol.model import BuildRequest, Command, Recipe, Stage
+from protocol.model import Stage
+from protocol.recipe import Command, Recipe
+from protocol.request import BuildRequest
 from protocol.service import Caller
 from tests.chaos.machine_engine import End, Machine
 from tests.chaos.machine_loop import LIFE, Life, StillLoop, replaced

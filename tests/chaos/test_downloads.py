@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from protocol.model import Artifact, IsoOutput, Result
+from protocol.model import Artifact, Result
+from protocol.recipe import IsoOutput
 from protocol.splice import SMALLEST
 from tests.chaos.wire import SCALED, Answer, Fetch, Wire, fetched, stopped
 from tests.figures import Figures

@@ -13,7 +13,8 @@ import pytest
 from msgspec import Struct
 
 from protocol.client import HttpService
-from protocol.model import Build, BuildRequest, Needs, Result
+from protocol.model import Build, Result
+from protocol.request import BuildRequest, Needs
 from protocol.service import LOCAL
 from tests.chaos.docker_node import (
     SCRIPT,

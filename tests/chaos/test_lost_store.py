@@ -16,7 +16,9 @@ from msgspec import Struct
 
 from protocol.client import HttpService
 from protocol.errors import NotFound
-from protocol.model import Build, BuildRequest, IsoOutput, Result, State
+from protocol.model import Build, Result, State
+from protocol.recipe import IsoOutput
+from protocol.request import BuildRequest
 from protocol.service import LOCAL, Caller, Role
 from tests.chaos.client import Client
 from tests.chaos.journal import Play, plays, starts

@@ -13,7 +13,9 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from protocol.client import HttpService
-from protocol.model import BuildRequest, IsoOutput, Needs, Result
+from protocol.model import Result
+from protocol.recipe import IsoOutput
+from protocol.request import BuildRequest, Needs
 from protocol.service import LOCAL
 from tests.chaos.docker_node import (
     GATE,

@@ -11,19 +11,9 @@ from msgspec import Struct
 
 from protocol.errors import Conflict, Denied, Invalid, NotFound, Unsatisfiable
 from protocol.messages import Acknowledgement, BuildQuery
-from protocol.model import (
-    Build,
-    BuildRequest,
-    Command,
-    Forward,
-    ImageBase,
-    IsoOutput,
-    Position,
-    Recipe,
-    Result,
-    Stage,
-    State,
-)
+from protocol.model import Build, Position, Result, Stage, State
+from protocol.recipe import Command, ImageBase, IsoOutput, Recipe
+from protocol.request import BuildRequest, Forward
 from protocol.service import LOCAL, BuildService, ByteRange, Caller, Role
 from tests.programs import a_client, a_node, a_scheduler, ended, log_of, ready, request, until
 

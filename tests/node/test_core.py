@@ -9,7 +9,9 @@ from node.core.capacity import Facts, capacity
 from node.core.outcome import Ending, outcome
 from node.core.retention import expired
 from protocol.lifecycle import Event
-from protocol.model import BuildRequest, CommandStatus, NoOutput, Recipe, new_build
+from protocol.model import CommandStatus, new_build
+from protocol.recipe import NoOutput, Recipe
+from protocol.request import BuildRequest
 
 READY = Facts(slots=2, used=1, disk_free=10, disk_reserve=5)
 

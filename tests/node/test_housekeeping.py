@@ -10,7 +10,9 @@ from node.disk import Reserve
 from node.engines.base import ContainerSpec, Limits
 from node.workfolder import Plan, WorkFolder
 from protocol.errors import NotFound
-from protocol.model import Build, IsoOutput, Needs, Result, Stage
+from protocol.model import Build, Result, Stage
+from protocol.recipe import IsoOutput
+from protocol.request import Needs
 from protocol.service import LOCAL
 from tests.programs import Program, a_node, ended, request, until
 

@@ -5,7 +5,9 @@ import pytest
 from node.core.resume import Way, way_on
 from protocol.lifecycle import Event, advance
 from protocol.messages import Acknowledgement
-from protocol.model import BuildRequest, Forward, IsoOutput, Result, Stage, State, new_build
+from protocol.model import Result, Stage, State, new_build
+from protocol.recipe import IsoOutput
+from protocol.request import BuildRequest, Forward
 from protocol.service import LOCAL, ByteRange, Caller, Role
 from tests.programs import a_node, ended, log_of, request, until
 

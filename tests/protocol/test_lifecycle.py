@@ -6,15 +6,9 @@ from pathlib import Path
 import pytest
 
 from protocol.lifecycle import RESULTS, TABLE, Event, IllegalStep, advance, events_between, may
-from protocol.model import (
-    BuildRequest,
-    Command,
-    Recipe,
-    Result,
-    Stage,
-    State,
-    new_build,
-)
+from protocol.model import Result, Stage, State, new_build
+from protocol.recipe import Command, Recipe
+from protocol.request import BuildRequest
 
 DRAWING = Path(__file__).parents[2] / "docs" / "architecture.md"
 

@@ -15,7 +15,8 @@ import pytest
 from protocol.errors import Invalid
 from protocol.lifecycle import Event, advance
 from protocol.logs import about, handler, log_step, set_up_logging
-from protocol.model import BuildRequest, new_build
+from protocol.model import new_build
+from protocol.request import BuildRequest
 
 FORMS = pytest.mark.parametrize("form", ["text", "json"])
 HEAD = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} "

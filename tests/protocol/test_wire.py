@@ -11,7 +11,8 @@ from protocol import wire
 from protocol.beacon import Beacon, properties, read
 from protocol.errors import Invalid, PoolError
 from protocol.messages import API_VERSION, Report
-from protocol.model import BuildRequest, Position
+from protocol.model import Position
+from protocol.request import BuildRequest
 from protocol.wire import JSON, MSGPACK, decode, encode, pointer
 from tests.scheduler.test_placement import a_build, a_report
 

@@ -9,7 +9,8 @@ from prometheus_client import CollectorRegistry
 from protocol.lifecycle import Event, advance
 from protocol.messages import Roster, RosterEntry
 from protocol.metrics import BuildCollector, Metrics, Program, ProgramHealth
-from protocol.model import Build, BuildRequest, new_build
+from protocol.model import Build, new_build
+from protocol.request import BuildRequest
 from scheduler.metrics import PoolCollector, health, without_nodes
 
 WAY = (Event.PLACE, Event.PREPARE, Event.RUN, Event.COLLECT)

@@ -3,7 +3,8 @@
 import pytest
 
 from protocol.messages import Registration
-from protocol.model import IsoOutput, Result, State
+from protocol.model import Result, State
+from protocol.recipe import IsoOutput
 from protocol.service import LOCAL
 from tests.programs import (
     a_client,

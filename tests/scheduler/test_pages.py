@@ -21,19 +21,9 @@ from protocol.api.route import ApiSettings, Context
 from protocol.api.specification import Specification, to_request
 from protocol.errors import Denied
 from protocol.messages import BuildPage, BuildQuery, Registration, Roster, RosterEntry
-from protocol.model import (
-    Artifact,
-    Build,
-    BuildRequest,
-    Command,
-    CommandStatus,
-    Guidance,
-    NodeReference,
-    Recipe,
-    Result,
-    Stage,
-    new_build,
-)
+from protocol.model import Artifact, Build, CommandStatus, NodeReference, Result, Stage, new_build
+from protocol.recipe import Command, Recipe
+from protocol.request import BuildRequest, Guidance
 from protocol.service import BuildService, Caller
 from scheduler import nodes_api
 from scheduler.web import pages, words

@@ -8,17 +8,9 @@ import pytest
 from msgspec.structs import replace
 
 from protocol.messages import API_VERSION, Report
-from protocol.model import (
-    Build,
-    BuildRequest,
-    Guidance,
-    ImageBase,
-    Needs,
-    Recipe,
-    Stage,
-    Step,
-    new_build,
-)
+from protocol.model import Build, Stage, Step, new_build
+from protocol.recipe import ImageBase, Recipe
+from protocol.request import BuildRequest, Guidance, Needs
 from scheduler.core.placement import CHECKS, SCORERS, Candidate, choose, in_words
 
 

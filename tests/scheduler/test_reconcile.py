@@ -7,18 +7,9 @@ from msgspec.structs import replace
 
 from protocol.lifecycle import Event, advance
 from protocol.messages import Forwarded
-from protocol.model import (
-    Build,
-    BuildRequest,
-    Command,
-    CommandStatus,
-    Forward,
-    NodeReference,
-    Recipe,
-    Result,
-    Stage,
-    new_build,
-)
+from protocol.model import Build, CommandStatus, NodeReference, Result, Stage, new_build
+from protocol.recipe import Command, Recipe
+from protocol.request import BuildRequest, Forward
 from scheduler.core.reconcile import Acknowledge, Adopt, Cancel, Follow, Resend, reconcile
 from scheduler.core.steps import (
     adopted,

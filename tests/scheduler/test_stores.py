@@ -15,18 +15,10 @@ from msgspec.structs import replace
 
 from protocol.database import backup
 from protocol.errors import Conflict, Invalid, Unavailable
-from protocol.model import (
-    BuildRequest,
-    Command,
-    Forward,
-    Guidance,
-    NodeReference,
-    Recipe,
-    Stage,
-    Step,
-    new_build,
-)
+from protocol.model import NodeReference, Stage, Step, new_build
+from protocol.recipe import Command, Recipe
 from protocol.record import Record
+from protocol.request import BuildRequest, Forward, Guidance
 from scheduler.core.known import KnownNode
 from scheduler.stores import open_store
 from scheduler.stores.base import Stale, Store

@@ -24,7 +24,8 @@ from tornado.websocket import WebSocketClientConnection, websocket_connect
 from protocol.api.mount import application
 from protocol.api.route import ApiSettings, Context
 from protocol.messages import BuildPage, BuildQuery, Registration, Roster, RosterEntry
-from protocol.model import Build, BuildRequest, new_build
+from protocol.model import Build, new_build
+from protocol.request import BuildRequest
 from protocol.service import BuildService, Caller
 from scheduler.web import pages
 

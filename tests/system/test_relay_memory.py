@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from protocol.model import IsoOutput, Result
+from protocol.model import Result
+from protocol.recipe import IsoOutput
 from protocol.service import LOCAL
 from tests.programs import a_client, ended, request
 from tests.system.processes import Process
