@@ -5,7 +5,7 @@ import contextlib
 import os
 import sys
 from asyncio.subprocess import PIPE
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 
 from msgspec import Struct
@@ -26,13 +26,19 @@ class Running(Struct, frozen=True):
 
 @contextlib.asynccontextmanager
 async def program(
-    folder: Path, kind: str, *flags: str, environment: Mapping[str, str] | None = None
+    folder: Path,
+    kind: str,
+    *flags: str,
+    environment: Mapping[str, str] | None = None,
+    start: Sequence[str] = ("-m", "imagepool"),
 ) -> AsyncIterator[Running]:
-    """`imagepool scheduler` or `imagepool node` while the context lasts."""
+    """`imagepool scheduler` or `imagepool node` while the context lasts. `start`: what Python is
+    given to run it.
+    """
     log = folder / f"{kind}.log"
     with log.open("wb") as errors:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "imagepool", kind, "--listen", "127.0.0.1:0", "--no-mdns"),
+            *(sys.executable, *start, kind, "--listen", "127.0.0.1:0", "--no-mdns"),
             *("--data", str(folder / kind), "--name", f"bench-{kind}", "--pool", "bench", *flags),
             stdout=PIPE,
             stderr=errors,

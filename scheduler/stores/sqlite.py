@@ -77,12 +77,12 @@ _ELSEWHERE = BuildRequest()
 class SqliteStore:
     """A `Store` in one file."""
 
-    def __init__(self, path: Path, *, synchronous: bool = True) -> None:
+    def __init__(self, path: Path) -> None:
         """Opens the file, or makes it; blocking. Raises Conflict where it is no store of ours or
-        damaged, Unavailable. Not `synchronous`: nothing is kept over a power cut.
+        damaged, Unavailable.
         """
         self._path = path
-        self._database = Database(path, MIGRATIONS, synchronous=synchronous)
+        self._database = Database(path, MIGRATIONS)
         self.id = self._database.id
         self.fresh = not self._database.read(
             lambda c: c.execute("SELECT 1 FROM settled WHERE store = ?", (self.id,)).fetchone()
