@@ -149,8 +149,7 @@ class Notices:
         else:
             after = rules.failed(build, index, why, tries)
         if gave_up := after[index].gave_up:
-            url = build.request.guidance.notices[index].url
-            log.warning("nobody at %s hears of build %s: %s", url, build_id, gave_up)
+            log.warning("notice %d of build %s is given up: %s", index, build_id, gave_up)
         await self._ledger.note_told(build_id, after)
         return after[index].failures
 
