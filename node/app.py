@@ -35,9 +35,11 @@ from protocol.api.route import Context
 from protocol.beacon import Beacon
 from protocol.errors import Invalid
 from protocol.identity import Identity
+from protocol.lifecycle import Event
 from protocol.logs import about, log_step
 from protocol.metrics import Metrics, Program, new_steps
 from protocol.model import Build, NodeReference
+from protocol.notices import Notices
 from protocol.program import Listener, Ready
 from protocol.settings import data_folder
 from protocol.source import source
@@ -72,6 +74,7 @@ class Node:
         place = self._place(folder)
         self.runner = Runner(place, self.state, self.ledger, folder / "logs")
         self.service = NodeService(place, self.state, self.ledger, self.runner)
+        self.notices = Notices(me.id, self.ledger, settings, self._cancel)
         self.disk = DiskWatch(place, self.state, self.runner, reserve)
         self.cleaner = Cleaner(place, self.runner, self.records, self.service, self.state)
         self.health = health_of(
@@ -112,6 +115,10 @@ class Node:
             log_step(log, build, step)
         self.state.changed.touch()
 
+    async def _cancel(self, build_id: str, cause: str) -> None:
+        """End a build. Raises Unavailable."""
+        await self.runner.end(build_id, Event.CANCEL, cause)
+
     async def _used_image(self, name: str, pulled: bool) -> None:
         """Note when an image that this node pulled was used, to know when it is old."""
         if pulled or name in await self.records.images():
@@ -121,6 +128,7 @@ class Node:
         """Look at the engine, prove that containers see our folder, go on with what an earlier life
         left in the middle. Where the engine does not answer, the last is done when it does.
         """
+        self.notices.begin()
         await self.state.look()
         self.state.resuming = True
         self._resuming = asyncio.create_task(self._resume())
@@ -180,6 +188,7 @@ class Node:
     async def close(self) -> None:
         """Write down what is not yet, and let go of the engine."""
         self._resuming.cancel()
+        await self.notices.close()
         await self.ledger.close()
         self.engine.close()
         self._long.shutdown(wait=False, cancel_futures=True)

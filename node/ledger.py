@@ -16,7 +16,7 @@ from node.records import Kept, Records, Stop
 from protocol.board import Board
 from protocol.errands import Errands
 from protocol.errors import Busy, Unavailable
-from protocol.model import Build, Stage
+from protocol.model import Build, NoticeRecord, Stage
 from protocol.record import Record
 from protocol.request import Forward, Secrets
 
@@ -59,7 +59,7 @@ class Ledger:
         return tuple(k for k in self._kept.values() if k.record.build.stage is not stopped)
 
     def secrets_of(self, build_id: str) -> Secrets:
-        """The secrets of a build that has not stopped."""
+        """The secrets of a build, as long as they are needed."""
         return self._kept[build_id].record.secrets
 
     def away(self, build_id: str) -> str:
@@ -111,7 +111,7 @@ class Ledger:
         kept = self._kept[build.id]
         if kept.record.build.stage is not build.stage and build.stage is not Stage.STOPPED:
             self._errands.do(partial(self.keep, build, None))
-        self.board.put(build)
+        self.board.put(replace(build, notices=kept.record.build.notices))
 
     async def keep(self, build: Build, stop: Stop | None) -> None:
         """On disk when this returns; what is older than what was kept before is passed over. Raises
@@ -120,8 +120,28 @@ class Ledger:
         before = self._kept[build.id]
         if build.revision < before.record.build.revision:
             return
+        build = replace(build, notices=before.record.build.notices)
         record = replace(before.record.now(build), revision=before.record.revision + 1)
         await self._save(replace(before, record=record, stop=stop or before.stop))
+
+    async def saved(self, build_id: str) -> None:
+        """Return when the newest stage of a build is on disk. Raises NotFound, Unavailable."""
+        build, before = self.board.get(build_id), self._kept[build_id]
+        if before.record.build.stage is not build.stage:
+            await self.keep(build, None)
+        else:
+            await self._save(_again(before, before.record.build))
+
+    async def note_told(self, build_id: str, notices: tuple[NoticeRecord, ...]) -> None:
+        """How far its notices are; whoever runs the build knows nothing of it. Raises NotFound,
+        Unavailable.
+        """
+        build, before = self.board.get(build_id), self._kept[build_id]
+        more = 1 if build.stage is Stage.STOPPED else 0  # before, its builder counts revisions
+        told = before.record.build
+        told = replace(told, notices=notices, revision=told.revision + more)
+        self.board.put(replace(build, notices=notices, revision=build.revision + more))
+        await self._save(_again(before, told))
 
     async def acknowledged(self, build_id: str, store: str) -> None:
         """The scheduler that placed the build has it on record, in this store. Raises
@@ -165,6 +185,12 @@ class Ledger:
             if shelf != (origin, settled):
                 builds.discard(key)
         self._shelves[origin, settled].add(key)
+
+
+def _again(kept: Kept, build: Build) -> Kept:
+    """To be written once more, with this value of the build."""
+    record = kept.record.now(build)
+    return replace(kept, record=replace(record, revision=record.revision + 1))
 
 
 def _uptime() -> float:

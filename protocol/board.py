@@ -6,7 +6,7 @@ disk is not its matter.
 
 import secrets
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from protocol.errors import Invalid, NotFound
 from protocol.messages import BuildPage, BuildQuery, Changes
@@ -21,6 +21,7 @@ class Board:
 
     def __init__(self) -> None:
         self.changed = Watch()  # counts every change of any build
+        self.observe: Callable[[Build], None] = lambda build: None  # hears each newest value
         self._epoch = secrets.token_hex(4)  # cursors of another life are void
         self._builds: dict[str, Build] = {}
         self._order: OrderedDict[str, int] = OrderedDict()  # id -> count at its last change
@@ -43,6 +44,7 @@ class Board:
         self.changed.touch()
         if watch := self._watches.get(build.id):
             watch.touch()
+        self.observe(build)
         return build
 
     def get(self, build_id: str) -> Build:

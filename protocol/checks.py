@@ -7,6 +7,7 @@ import re
 from urllib.parse import urlsplit
 
 from protocol.errors import Denied, Invalid
+from protocol.notice_rules import check_exchanges
 from protocol.recipe import (
     IMAGE_NAME,
     Base,
@@ -29,9 +30,12 @@ _PART_LIMIT = 200  # bytes
 _DEPTH = 16  # parts of an input's name
 
 
-def check_request(request: BuildRequest, images: tuple[str, ...]) -> None:
+def check_request(
+    request: BuildRequest, images: tuple[str, ...], *, exchanges: bool = False
+) -> None:
     """Raises Invalid, or Denied for an image that none of the operator's patterns allows; names
-    the field.
+    the field. `exchanges`: notices may go to exchanges of AMQP, or it is for another program to
+    send them.
     """
     recipe = request.recipe
     _check_base(recipe.base, images)
@@ -43,6 +47,8 @@ def check_request(request: BuildRequest, images: tuple[str, ...]) -> None:
             check_url(content.url, f"{field}.url")
     _check_output(recipe)
     _check_guidance(request)
+    if not exchanges:
+        check_exchanges(request)
 
 
 def _check_base(base: Base, images: tuple[str, ...]) -> None:

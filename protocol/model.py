@@ -136,13 +136,18 @@ class Build(Struct, frozen=True):
     @property
     def state(self) -> State:
         """The documented status code."""
-        match self.stage:
-            case Stage.QUEUED | Stage.PLACED:
-                return State.WAITING
-            case Stage.STOPPED:
-                return State.STOPPED
-            case _:
-                return State.RUNNING
+        return state_of(self.stage)
+
+
+def state_of(stage: Stage) -> State:
+    """The documented status code of a build in this stage."""
+    match stage:
+        case Stage.QUEUED | Stage.PLACED:
+            return State.WAITING
+        case Stage.STOPPED:
+            return State.STOPPED
+        case _:
+            return State.RUNNING
 
 
 class Position(Struct, frozen=True):

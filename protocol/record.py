@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from protocol.messages import Forwarded
 from protocol.model import Build, Stage
+from protocol.notice_rules import signing
 from protocol.request import BuildRequest, Forward, Secrets
 
 PAGE = 200
@@ -26,11 +27,16 @@ class Record(Struct, frozen=True):
     store: str = ""  # id of that scheduler's store that knows of this attempt
     acknowledged: bool = False  # that store has the attempt's end
     revision: int = 0  # grows with each write: what compare-and-set compares
-    secrets: Secrets = {}  # of a build that has not stopped; never part of a report
+    secrets: Secrets = {}  # what is still needed of them; never part of a report
 
     def now(self, build: Build) -> "Record":
-        """The same of the build as it is now; the secrets of one that has stopped are dropped."""
-        kept = {} if build.stage is Stage.STOPPED else self.secrets
+        """The same of the build as it is now; of the secrets of one that has stopped only those are
+        kept that sign a notice which is not delivered, where it is for us to deliver it.
+        """
+        if build.stage is not Stage.STOPPED:
+            return replace(self, build=build)
+        needed = signing(build) if self.secrets and self.forward is None else frozenset()
+        kept = {name: value for name, value in self.secrets.items() if name in needed}
         return replace(self, build=build, secrets=kept)
 
     def settled(self, store: str) -> bool:

@@ -11,9 +11,10 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar, get_origin
+from typing import Annotated, Any, TypeVar, get_origin
 
 import msgspec
+from msgspec import Meta
 
 from protocol import wire
 from protocol.api.route import ApiSettings
@@ -37,6 +38,13 @@ class ProgramSettings(ApiSettings, frozen=True, forbid_unknown_fields=True):
     mdns_interfaces: tuple[str, ...] = ()  # addresses to speak mDNS on; empty: those of `listen`
     log_level: str = "info"  # debug, info, warning, error
     log_format: str = "text"  # text, or json: one object for each line
+    notice_pause: Annotated[float, Meta(gt=0)] = (
+        1.0  # seconds to the second try; doubling, 1 h most
+    )
+    notice_tries: Annotated[int, Meta(ge=1)] = 20  # in a row, until a notice is given up
+    notice_timeout: Annotated[float, Meta(gt=0)] = 10.0  # seconds that sending one may take
+    notice_limit: Annotated[int, Meta(ge=1)] = 64  # notices that are sent at the same time
+    cancel_every: Annotated[float, Meta(gt=0)] = 10.0  # seconds between looks at a cancel_url
 
 
 def load(

@@ -20,6 +20,7 @@ from protocol.identity import Identity
 from protocol.logs import log_step
 from protocol.metrics import Metrics, Program, new_steps
 from protocol.model import Build
+from protocol.notices import Notices
 from protocol.program import Listener, Ready
 from protocol.service import Caller, Role
 from protocol.settings import data_folder
@@ -58,6 +59,7 @@ class Scheduler:
         caller = Caller(owner="", role=Role.PROGRAM, program=me.id, store=store.id)
         self.dispatcher = Dispatcher(caller, settings, ledger)
         self.service = SchedulerService(me, self.name, settings, self.dispatcher)
+        self.notices = Notices(me.id, ledger, settings, self.dispatcher.cancel)
         self.discovery = Discovery(self.dispatcher.pool, me.id, settings.pool)
         self.listing = Listing(self.name, self.dispatcher, self.discovery)
         self.health = health_of(
@@ -103,8 +105,9 @@ class Scheduler:
         )
 
     def begin(self) -> tuple[Coroutine[Any, Any, None], ...]:
-        """Ask after the nodes that are known; what is to run from now on."""
+        """Ask after the nodes that are known, tell what is untold; what is to run from now on."""
         self.dispatcher.pool.remember()
+        self.notices.begin()
         recover = self.store.fresh and not self.identity.made
         return (
             self.dispatcher.ledger.keep_writing(),
@@ -124,6 +127,7 @@ class Scheduler:
 
     async def close(self) -> None:
         """Stop placing and polling, and write down what is not yet."""
+        await self.notices.close()
         await self.dispatcher.close()
         await self.dispatcher.ledger.close()
         await self.store.close()

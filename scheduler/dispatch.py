@@ -256,6 +256,15 @@ class Dispatcher:
                     if build.stage is Stage.QUEUED:
                         self._place(build, other)
 
+    async def cancel(self, build_id: str, cause: str) -> None:
+        """End a build that has not stopped, whatever its node says; the node is told. Raises
+        NotFound, Unavailable.
+        """
+        build = self.ledger.get(build_id)
+        if build.stage is not Stage.STOPPED:
+            self.follower.tell_cancelled(self.attempts.cancelled(build, cause))
+        await self.ledger.saved(build_id)
+
     async def forget(self, build_id: str) -> None:
         """Drop a build that has stopped, and all that is remembered of it. Raises Unavailable."""
         build = self.ledger.get(build_id)

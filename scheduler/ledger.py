@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from protocol.board import Board
 from protocol.errors import Busy, PoolError, Unavailable
-from protocol.model import Build, Stage
+from protocol.model import Build, NoticeRecord, Stage
 from protocol.record import Record
 from protocol.request import Forward, Secrets
 from protocol.watch import Watch
@@ -61,11 +61,12 @@ class Ledger:
 
     def record(self, build_id: str) -> Record:
         """The build with what concerns schedulers above us. Raises NotFound."""
-        return self._records[build_id].now(self.board.get(build_id))
+        build = self.board.get(build_id)
+        return self._records[build_id].now(build)
 
     def secrets_of(self, build_id: str) -> Secrets:
-        """The secrets of a build that has not stopped."""
-        return self._records[build_id].secrets
+        """The secrets of a build, as long as they are needed. Raises NotFound."""
+        return self.record(build_id).secrets
 
     # Changes
 
@@ -93,6 +94,11 @@ class Ledger:
             self._write_down(build.id)
         self.observe(before, build)
         return build
+
+    async def note_told(self, build_id: str, notices: tuple[NoticeRecord, ...]) -> None:
+        """How far its notices are. Raises NotFound."""
+        build = self.get(build_id)
+        self.put(replace(build, notices=notices, revision=build.revision + 1))
 
     def _note_service(self, before: Build, build: Build) -> None:
         """When owners were served last: not where the node declined, or nobody gains any lift."""
@@ -212,7 +218,7 @@ class Ledger:
         now = self._records.get(key)
         if now is None:
             return
-        self._records[key] = replace(now, revision=record.revision)
+        self._records[key] = replace(now, revision=record.revision, secrets=record.secrets)
         same = replace(self.record(key), build=record.build) == record
         if same and _lasting(self.board.get(key)) == _lasting(record.build):
             self._unsaved.discard(key)

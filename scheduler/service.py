@@ -83,7 +83,7 @@ class SchedulerService:
         secrets: Secrets | None = None,
     ) -> Build:
         """See BuildService."""
-        check_request(request, self._settings.images)
+        check_request(request, self._settings.images, exchanges=forward is not None)
         check_secrets(request, secrets or {})
         if forward is not None:
             async with self._locks[forward.id]:

@@ -28,6 +28,7 @@ PURE = (
     "protocol/errors.py",
     "protocol/service.py",
     "protocol/checks.py",
+    "protocol/notice_rules.py",
     "protocol/api/specification.py",
     "scheduler/core",
     "node/core",
