@@ -94,9 +94,7 @@ class ImageWork:
         await self._place.used_image(self._image, pulled.is_set())
 
     def _login(self, name: str) -> Login:
-        user, colon, password = self._provisions.secret(name).rstrip("\r\n").partition(":")
-        if not colon:
-            raise ImageFailed(f"the secret {name!r} is not of the form USER:PASSWORD")
+        user, _, password = self._provisions.secret(name).rstrip("\r\n").partition(":")
         return Login(user, password)
 
     async def _build_image(self, base: DockerfileBase, gathering: Gathering) -> None:

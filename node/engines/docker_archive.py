@@ -1,8 +1,11 @@
 """Tar archives on their way to the Docker Engine: made, and made harmless, while they are read."""
 
+import gzip
 import json
+import lzma
 import posixpath
 import tarfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,7 @@ _PIECE = 1 << 20
 _MANIFEST = "manifest.json"
 _LEFT_OUT = (_MANIFEST, "repositories", "index.json", "oci-layout")
 """Where an archive of an image says what it is to be called."""
+_BROKEN = (tarfile.TarError, EOFError, gzip.BadGzipFile, lzma.LZMAError, zlib.error)
 _MANIFEST_LIMIT = 4 << 20  # bytes
 
 
@@ -59,7 +63,7 @@ def nameless(file: Path, interrupt: Interrupt) -> Iterator[bytes]:
                 if posixpath.normpath("/" + entry.name)[1:] in _LEFT_OUT:
                     continue
                 yield from _entry(entry, _content(archive, entry, interrupt))
-    except tarfile.TarError as error:
+    except _BROKEN as error:
         raise ImageFailed(f"this is no archive of an image: {error}") from error
     ours = tarfile.TarInfo(_MANIFEST)
     ours.size = len(manifest)
@@ -72,7 +76,7 @@ def is_image(file: Path) -> bool:
     try:
         with tarfile.open(file) as archive:
             return any(entry.name == _MANIFEST and entry.isreg() for entry in archive)
-    except tarfile.TarError:
+    except _BROKEN:
         return False
 
 

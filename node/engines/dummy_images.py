@@ -70,8 +70,12 @@ class DummyImages:
         self, file: Path, image: str, labels: Mapping[str, str], interrupt: Interrupt
     ) -> None:
         """Look whether it is a tar file."""
-        if not tarfile.is_tarfile(file):
-            raise ImageFailed("the file system cannot be imported: this is no tar file")
+        interrupt.check()
+        try:
+            with tarfile.open(file):
+                pass
+        except (tarfile.TarError, EOFError) as error:
+            raise ImageFailed(f"the file system cannot be imported: {error}") from error
         self._made(image)
 
     def load(self, file: Path, image: str, interrupt: Interrupt) -> None:
