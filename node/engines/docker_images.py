@@ -6,6 +6,7 @@ of the limits those for memory, processors and network.
 """
 
 import json
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,8 @@ from node.engines.docker_connection import Connection, Unanswered
 from node.engines.docker_pull import news, pull_error
 
 _PIECE = 1 << 20
+_PAUSE = 0.1  # seconds between looks whether a container is gone
+_CUT_OFF = 5.0  # seconds that the builder may take to end a step that was cut off
 _PERIOD = 100_000  # microseconds in which a step may use its part of the processors
 
 
@@ -191,12 +194,26 @@ class DockerImages:
         """
         for image in reversed(made):
             try:
-                with self._connection.asking(absent=(404, 409)) as client:
+                self._remove_younger(image, begun)
+            except EngineDown:
+                return
+
+    def _remove_younger(self, image: str, begun: str) -> None:
+        """The builder may still be removing the container of the step that was cut off."""
+        deadline = time.monotonic() + _CUT_OFF
+        while True:
+            try:
+                with self._connection.asking(ImageFailed, absent=(404,)) as client:
                     seen = client.inspect_image(image)
                     if not seen["RepoTags"] and _moment(seen["Created"]) >= _moment(begun):
                         client.remove_image(image, noprune=True)
-            except EngineDown:
                 return
+            except ImageUnknown:
+                return
+            except ImageFailed as error:
+                if "container" not in str(error) or time.monotonic() > deadline:
+                    return
+            self._connection.closed.wait(_PAUSE)
 
 
 def _moment(stamp: str) -> str:

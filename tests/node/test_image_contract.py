@@ -109,9 +109,7 @@ class TestDockerfile:
             (bench.under.unreachable, RegistryUnreachable),
         ):
             with pytest.raises(kind):
-                bench.engine.build(
-                    bench.spec(f"FROM {image}"), bench.said.append, bench.interrupt
-                )
+                bench.engine.build(bench.spec(f"FROM {image}"), bench.said.append, bench.interrupt)
 
     def test_one_that_is_ended(self, bench: Bench) -> None:
         """At once, from another thread; there is no image."""
