@@ -15,7 +15,7 @@ from node.engines.base import ContextFile, ImageFailed, ImageSpec, Interrupt, Lo
 from node.inputs import Gathering, in_thread
 from node.logs import ServedLog
 from node.provisions import Provisions
-from protocol.model import Artifact, Build, CommandStatus
+from protocol.model import Artifact, Build, CommandStatus, built_image
 from protocol.recipe import BuiltBase, DockerfileBase, DownloadBase, ImageBase, ImageOutput
 
 T = TypeVar("T")
@@ -64,9 +64,13 @@ class ImageWork:
         """The image as the build's output wants it. Raises EngineError, OSError."""
         output = self._build.request.recipe.output
         assert isinstance(output, ImageOutput)
-        take = self._place.artifacts.take
-        made = await self._long(take, self._build.id, self._write, self._interrupt, output.name)
-        await self._place.used_image(self._image, False)
+        place, build = self._place, self._build.id
+        take = place.artifacts.take
+        made = await self._long(take, build, self._write, self._interrupt, output.name)
+        if output.format == "docker":
+            name = built_image(build, made.sha256)
+            await self._long(self._engine.name_image, self._image, name)
+            await place.used_image(name, True)
         return made
 
     def _write(self, target: Path) -> int:

@@ -224,6 +224,9 @@ class Engine(Protocol):
         Raises ImageUnknown, RegistryUnreachable, EngineDown.
         """
 
+    def name_image(self, image: str, name: str) -> None:
+        """Call an image by another name too. Raises ImageUnknown, EngineDown."""
+
     def build(self, spec: ImageSpec, output: Callable[[bytes], None], interrupt: Interrupt) -> None:
         """Make an image of a Dockerfile; `output` is given what its steps print. Nothing else stays
         behind, whatever becomes of it.

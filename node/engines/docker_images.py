@@ -76,6 +76,12 @@ class DockerImages:
         with self._connection.asking(absent=(404, 409)) as client:
             client.remove_image(image)
 
+    def name_image(self, image: str, name: str) -> None:
+        """As `docker tag` does."""
+        repository, tag = parse_repository_tag(name)
+        with self._connection.asking() as client:
+            client.tag(image, repository, tag)
+
     def build(self, spec: ImageSpec, output: Callable[[bytes], None], interrupt: Interrupt) -> None:
         """Where the connection ends, so does the builder, and removes its containers."""
         begun = self._now()
@@ -113,9 +119,7 @@ class DockerImages:
                 loaded = said.removeprefix("Loaded image ID: ").strip()
         if not loaded:
             raise ImageFailed("the file holds no image that the engine can load")
-        repository, tag = parse_repository_tag(image)
-        with self._connection.asking() as client:
-            client.tag(loaded, repository, tag)
+        self.name_image(loaded, image)
 
     def is_saved(self, file: Path) -> bool:
         """By its manifest."""

@@ -56,6 +56,11 @@ class DummyImages:
         with self._lock:
             self._images.add(image)
 
+    def name_image(self, image: str, name: str) -> None:
+        """There is nothing behind either."""
+        self._require_here(image)
+        self._made(name)
+
     def build(self, spec: ImageSpec, output: Callable[[bytes], None], interrupt: Interrupt) -> None:
         """Play the Dockerfile."""
         lines = spec.dockerfile.read_text("utf-8", "replace").splitlines()

@@ -137,6 +137,22 @@ class TestDockerfile:
         assert bench.name not in bench.engine.images()
 
 
+class TestNames:
+    """What images are called."""
+
+    def test_a_second_name(self, bench: Bench) -> None:
+        """Each is forgotten by itself; what is not here gets none."""
+        bench.build("RUN print x")
+        other = bench.name.replace(":made", ":other")
+        bench.engine.name_image(bench.name, other)
+        assert {bench.name, other} <= bench.engine.images()
+        bench.engine.forget_image(other)
+        assert bench.name in bench.engine.images()
+        assert other not in bench.engine.images()
+        with pytest.raises(ImageUnknown):
+            bench.engine.name_image(other, bench.name)
+
+
 class TestFiles:
     """Images as files."""
 

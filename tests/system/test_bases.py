@@ -5,6 +5,14 @@ stays on the engine.
 
 import asyncio
 import contextlib
+import gzip
+import hashlib
+import http.server
+import io
+import json
+import lzma
+import tarfile
+import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,17 +20,24 @@ from typing import Any
 import docker
 import pytest
 from docker.errors import ImageNotFound
+from msgspec.structs import replace
 
-from protocol.model import Build, Result, Stage, built_image
+from node.core.resume import Way, way_on
+from protocol.model import Build, Position, Result, Stage, built_image
 from protocol.recipe import (
     Base,
+    BuiltBase,
     Command,
     DockerfileBase,
+    DownloadBase,
+    FetchedContent,
+    ImageOutput,
     InputFile,
     NoOutput,
     Output,
     Recipe,
     TextContent,
+    UploadedContent,
 )
 from protocol.request import BuildRequest, Guidance, Needs
 from protocol.service import LOCAL
@@ -262,3 +277,136 @@ class TestDockerfile:
                 if seen.count(words.encode()) >= times:
                     return
         raise AssertionError(f"it ended without: {seen!r}")
+
+
+class TestImages:
+    """Images as results, and as bases of later builds."""
+
+    async def made(self, node: Program, base: Base, **how: Any) -> tuple[Build, bytes]:
+        """(a build whose result is its base, that result)."""
+        build, log = await built(node, base, output=ImageOutput(**how))
+        assert build.result is Result.SUCCEEDED, (build.reason, log)
+        assert build.commands[0].name == "build the image"
+        (artifact,) = build.artifacts
+        opened = await node.service.open_artifact(LOCAL, build.id, artifact.name)
+        data = b"".join([piece async for piece in opened.stream])
+        await opened.stream.close()
+        assert (len(data), hashlib.sha256(data).hexdigest()) == (artifact.size, artifact.sha256)
+        return build, data
+
+    async def test_an_image_and_builds_on_it(self, tmp_path, image, client) -> None:
+        """What the build made is an image for later ones: on the node that made it at once, on
+        another one from its bytes.
+        """
+        base = of_lines(f"FROM {image}", "RUN echo made > /file", "ENV COLOUR=green")
+        script = "cat /file; echo $COLOUR"
+        async with a_docker_node(tmp_path) as one:
+            build, data = await self.made(one, base, name="my.tar")
+            assert build.artifacts[0].name == "my.tar"
+            with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+                assert "manifest.json" in archive.getnames()
+            later = BuiltBase(build.id, "my.tar", build.artifacts[0].sha256)
+            again, log = await built(one, later, script)
+            assert (again.result, log) == (Result.SUCCEEDED, "made\ngreen\n")
+            for name in one.parts.engine.images():
+                if build.id in name:
+                    one.parts.engine.forget_image(name)
+            self.put(tmp_path, data)
+            again, log = await built(one, later, script)
+            assert again.result is Result.SUCCEEDED, log
+            assert said_before(log, "made", "green")
+            assert f"[imagepool: loading the image of build {build.id}]" in log
+            one.parts.engine.forget_image(built_image(build.id, later.sha256))
+
+    async def test_a_file_system(self, tmp_path, image) -> None:
+        """As a tar file; a later build can start from that too."""
+        base = of_lines(f"FROM {image}", "RUN echo made > /file", "ENV COLOUR=green")
+        async with a_docker_node(tmp_path) as node:
+            build, data = await self.made(node, base, format="rootfs")
+            with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+                assert archive.extractfile("file").read() == b"made\n"
+            assert node.parts.engine.containers({"imagepool.build": build.id}) == ()
+            self.put(tmp_path, data)
+            digest = build.artifacts[0].sha256
+            again, log = await built(node, BuiltBase(build.id, sha256=digest), "cat /file")
+            assert again.result is Result.SUCCEEDED, log
+            assert log.endswith("made\n")
+            node.parts.engine.forget_image(built_image(build.id, digest))
+
+    @pytest.mark.parametrize("trick", ["tag", "link", "index", "twice"])
+    async def test_a_hostile_image(self, tmp_path, image, client, trick) -> None:
+        """An archive that somebody made up cannot take the name of another image."""
+        victim = tools.make_image(tools.shell_tree(), "ENV PATH=/bin", "LABEL is=victim")
+        before = client.inspect_image(victim)["Id"]
+        data = hostile(client, image, victim, trick)
+        digest = hashlib.sha256(data).hexdigest()
+        made = "0" * 31 + str(len(trick))
+        async with a_docker_node(tmp_path) as node:
+            self.put(tmp_path, data)
+            build, log = await built(node, BuiltBase(made, sha256=digest), "echo ran")
+            assert client.inspect_image(victim)["Id"] == before
+            name = built_image(made, digest)
+            assert build.result in (Result.SUCCEEDED, Result.FAILED), build.reason
+            if build.result is Result.SUCCEEDED:
+                assert "ran\n" in log
+                node.parts.engine.forget_image(name)
+            assert name not in node.parts.engine.images()
+
+    @pytest.mark.parametrize("data", [b"", b"nonsense" * 1000])
+    async def test_what_is_no_image(self, tmp_path, data) -> None:
+        """The user's failure."""
+        digest = hashlib.sha256(data).hexdigest()
+        async with a_docker_node(tmp_path) as node:
+            self.put(tmp_path, data)
+            build, _ = await built(node, BuiltBase("0" * 32, sha256=digest), "true")
+            node.parts.engine.forget_image(built_image("0" * 32, digest))
+            assert build.result is Result.FAILED, build.reason
+
+    async def test_one_that_is_killed_on_the_way(self, tmp_path, image) -> None:
+        """A node that starts again begins the result anew, whatever the stage was."""
+        async with a_docker_node(tmp_path) as node:
+            build, _ = await self.made(node, of_lines(f"FROM {image}", "RUN true"))
+        for stage in (Stage.PREPARING, Stage.RUNNING, Stage.COLLECTING):
+            left = replace(build, stage=stage, result=None)
+            way = way_on(left, direct=True, has_container=False, has_folder=False)
+            assert way is Way.BEGIN
+
+    @staticmethod
+    def put(folder: Path, data: bytes) -> None:
+        """Among the node's blobs."""
+        for blobs in folder.glob("*/blobs"):
+            (blobs / hashlib.sha256(data).hexdigest()).write_bytes(data)
+
+
+def hostile(client: docker.APIClient, image: str, victim: str, trick: str) -> bytes:
+    """A saved image that claims the victim's name."""
+    source = tarfile.open(fileobj=io.BytesIO(b"".join(client.get_image(image))))
+    manifest = json.loads(source.extractfile("manifest.json").read())
+    manifest[0]["RepoTags"] = [victim]
+    text = json.dumps(manifest).encode()
+    held = io.BytesIO()
+    with source, tarfile.open(fileobj=held, mode="w") as made:
+
+        def add(name: str, data: bytes) -> None:
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            made.addfile(entry, io.BytesIO(data))
+
+        for entry in source:
+            if entry.name not in ("manifest.json", "repositories"):
+                made.addfile(entry, source.extractfile(entry) if entry.isreg() else None)
+        repository, tag = victim.split(":")
+        add("repositories", json.dumps({repository: {tag: "0" * 64}}).encode())
+        add("manifest.json", text)
+        if trick == "link":  # the second writes, by another way, over the first
+            link = tarfile.TarInfo("here")
+            link.type, link.linkname = tarfile.SYMTYPE, "."
+            made.addfile(link)
+            add("here/manifest.json", text)
+        elif trick == "index":
+            add("oci-layout", b'{"imageLayoutVersion": "1.0.0"}')
+            add("index.json", b'{"schemaVersion": 2, "manifests": []}')
+        elif trick == "twice":
+            add("./manifest.json", text)
+            add("x/../manifest.json", text)
+    return held.getvalue()
