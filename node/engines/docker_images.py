@@ -33,6 +33,7 @@ from node.engines.docker_pull import news, pull_error
 _PIECE = 1 << 20
 _PAUSE = 0.1  # seconds between looks whether a container is gone
 _CUT_OFF = 5.0  # seconds that the builder may take to end a step that was cut off
+_ZSTD = b"\x28\xb5\x2f\xfd"  # how such a file begins
 _PERIOD = 100_000  # microseconds in which a step may use its part of the processors
 
 
@@ -104,9 +105,13 @@ class DockerImages:
         repository, tag = parse_repository_tag(image)
         changes = [f"LABEL {json.dumps(name)}={json.dumps(text)}" for name, text in labels.items()]
         query = {"fromSrc": "-", "repo": repository, "tag": tag, "changes": changes}
-        for event in self._told("/images/create", pieces(file, interrupt), query, interrupt):
-            if words := event.get("error"):
-                raise ImageFailed(f"the file system cannot be imported: {words}")
+        try:
+            for event in self._told("/images/create", pieces(file, interrupt), query, interrupt):
+                if words := event.get("error"):
+                    raise ImageFailed(words)
+        except ImageFailed as error:
+            words = f"the file system cannot be imported: {error}"
+            raise ImageFailed(words + _hint(file)) from error
 
     def load(self, file: Path, image: str, interrupt: Interrupt) -> None:
         """The names that are in the file are taken out of it before the engine sees it."""
@@ -223,6 +228,13 @@ class DockerImages:
 def _moment(stamp: str) -> str:
     """A time of the engine's, to the second, such that times compare as texts."""
     return stamp[:19]
+
+
+def _hint(file: Path) -> str:
+    """Why the engine may not know what this is."""
+    with file.open("rb") as source:
+        packed = source.read(len(_ZSTD)) == _ZSTD
+    return "; it is compressed by zstd, which Docker knows from version 23 on" if packed else ""
 
 
 def _build_query(spec: ImageSpec) -> dict[str, Any]:

@@ -410,3 +410,81 @@ def hostile(client: docker.APIClient, image: str, victim: str, trick: str) -> by
             add("./manifest.json", text)
             add("x/../manifest.json", text)
     return held.getvalue()
+
+
+class TestDownloads:
+    """Base images that are fetched."""
+
+    @pytest.mark.parametrize("kind", ["plain", "gzip", "xz", "upload"])
+    async def test_a_file_system(self, tmp_path, client, kind) -> None:
+        """A tar file, as it is or compressed, becomes the image that commands run in."""
+        tree = tools.archive({**tools.shell_tree(), "file": tools.File(b"from afar\n")})
+        packed = {"gzip": gzip.compress, "xz": lzma.compress}.get(kind, bytes)(tree)
+        digest = hashlib.sha256(packed).hexdigest()
+        with serving({"/rootfs": packed}) as url:
+            content = FetchedContent(f"{url}/rootfs", digest)
+            async with a_docker_node(tmp_path) as node:
+                TestImages.put(tmp_path, packed)
+                source = UploadedContent(digest) if kind == "upload" else content
+                script = "PATH=/bin; cat /file; test ! -e /inbox"
+                build, log = await built(node, DownloadBase(source), script)
+                assert build.result is Result.SUCCEEDED, log
+                assert log.endswith("from afar\n")
+                assert (f"[imagepool: fetched {len(packed)} bytes]" in log) == (kind != "upload")
+                assert ours(client, build)["Config"]["Labels"]["imagepool.build"] == build.id
+                assert not list(tmp_path.glob("*/inputs/*"))
+
+    @pytest.mark.parametrize("data", [b"nonsense" * 1000, b"\x28\xb5\x2f\xfd" + bytes(1000)])
+    async def test_what_is_no_file_system(self, tmp_path, data) -> None:
+        """The user's failure, in the engine's words; where an engine may be too old, that too."""
+        with serving({"/rootfs": data}) as url:
+            async with a_docker_node(tmp_path) as node:
+                base = DownloadBase(FetchedContent(f"{url}/rootfs"))
+                build, _ = await built(node, base, "true")
+                assert build.result is Result.FAILED
+                assert "cannot be imported" in build.reason
+                assert ("zstd" in build.reason) == (data[:1] == b"(")
+
+    @pytest.mark.parametrize("named", [True, False])
+    async def test_a_disk(self, tmp_path, image, named) -> None:
+        """It lies under /inbox/, read-only, beside the inputs; the container is of the tools' image,
+        or of the node's base image.
+        """
+        disk = b"QFI\xfb" + bytes(5000)
+        with serving({"/disk": disk}) as url:
+            own = {} if named else {"base_image": image}
+            async with a_docker_node(tmp_path, **own) as node:
+                tools_image = image if named else None
+                content = FetchedContent(f"{url}/disk")
+                base = DownloadBase(content, "qcow2", "my.qcow2", tools_image)
+                script = (
+                    "PATH=/bin; stat -c '%a %s' /inbox/my.qcow2; rm -f /inbox/my.qcow2 || ls /inbox"
+                )
+                build, log = await built(node, base, script)
+                assert build.result is Result.SUCCEEDED, log
+                assert "644 5004\n" in log
+                assert log.endswith("my.qcow2\n")
+
+
+@contextlib.contextmanager
+def serving(files: dict[str, bytes]) -> Iterator[str]:
+    """A server of these files: its URL."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(files[self.path])))
+            self.end_headers()
+            self.wfile.write(files[self.path])
+
+        def log_message(self, *words: Any) -> None:
+            """Nothing: it is a test's."""
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
