@@ -380,12 +380,11 @@ class TestImages:
 
 def hostile(client: docker.APIClient, image: str, victim: str, trick: str) -> bytes:
     """A saved image that claims the victim's name."""
-    source = tarfile.open(fileobj=io.BytesIO(b"".join(client.get_image(image))))
-    manifest = json.loads(source.extractfile("manifest.json").read())
-    manifest[0]["RepoTags"] = [victim]
-    text = json.dumps(manifest).encode()
-    held = io.BytesIO()
-    with source, tarfile.open(fileobj=held, mode="w") as made:
+    saved, held = io.BytesIO(b"".join(client.get_image(image))), io.BytesIO()
+    with tarfile.open(fileobj=saved) as source, tarfile.open(fileobj=held, mode="w") as made:
+        manifest = json.loads(source.extractfile("manifest.json").read())
+        manifest[0]["RepoTags"] = [victim]
+        text = json.dumps(manifest).encode()
 
         def add(name: str, data: bytes) -> None:
             entry = tarfile.TarInfo(name)
@@ -447,8 +446,8 @@ class TestDownloads:
 
     @pytest.mark.parametrize("named", [True, False])
     async def test_a_disk(self, tmp_path, image, named) -> None:
-        """It lies under /inbox/, read-only, beside the inputs; the container is of the tools' image,
-        or of the node's base image.
+        """It lies under /inbox/, read-only, as inputs do; the container is of the tools' image, or
+        of the node's base image.
         """
         disk = b"QFI\xfb" + bytes(5000)
         with serving({"/disk": disk}) as url:
