@@ -26,6 +26,7 @@ from node.proof import prove_folder
 from node.records import Records
 from node.register import keep_registering
 from node.runner import Runner
+from node.secrets_folder import SecretsFolder
 from node.service import NodeService
 from node.state import NodeState
 from protocol import identity, mdns
@@ -33,6 +34,7 @@ from protocol.api import health, image_creator, native
 from protocol.api.mount import application
 from protocol.api.route import Context
 from protocol.beacon import Beacon
+from protocol.blob_folder import BlobFolder
 from protocol.errors import Invalid
 from protocol.identity import Identity
 from protocol.lifecycle import Event
@@ -87,7 +89,9 @@ class Node:
     def _place(self, folder: Path) -> Place:
         """What builders work with."""
         self._work = folder / "work"
-        self._work.mkdir(exist_ok=True, mode=0o700)
+        inputs, blobs = folder / "inputs", folder / "blobs"
+        for private in (self._work, inputs, blobs):
+            private.mkdir(exist_ok=True, mode=0o700)
         # The loop's own threads are few, and for what is short: were they all to wait for the ends
         # of builds, none could be cancelled, begun or downloaded.
         self._long = ThreadPoolExecutor(self.settings.slots + _SPARE, "engine")
@@ -98,6 +102,10 @@ class Node:
             long=self._long,
             artifacts=ArtifactStore(folder / "artifacts"),
             work=self._work,
+            inputs=inputs,
+            blobs=BlobFolder(blobs),
+            secrets=SecretsFolder(Path(self.settings.secrets_folder), self.node.id),
+            secrets_of=self.ledger.secrets_of,
             clock=time.time,
             publish=self._publish,
             keep=self.ledger.keep,

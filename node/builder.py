@@ -8,24 +8,35 @@ outside before the container is killed, how it ended before anything of it is re
 
 import asyncio
 import logging
-import threading
 from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any, TypeVar
 
 from msgspec.structs import replace
 
-from node.container import Place, container_spec, image_of, statuses
+from node.container import Place, container_spec, statuses
 from node.core.outcome import Ending, outcome
-from node.engines.base import Container, ContainerState, EngineError, Exit, ImageUnknown
+from node.engines.base import (
+    Container,
+    ContainerState,
+    EngineError,
+    Exit,
+    ImageFailed,
+    ImageUnknown,
+    Interrupt,
+)
+from node.fetch import FetchFailed
+from node.images import ImageWork
 from node.logs import ServedLog
 from node.preparing import prepared
+from node.provisions import Provisions
 from node.records import Stop
 from node.tail import Tail
 from node.workfolder import Plan, WorkFolder
 from protocol.errors import PoolError
 from protocol.lifecycle import Event, advance, events_between, may
 from protocol.model import Artifact, Build, CommandStatus, Stage
+from protocol.recipe import ImageOutput
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +66,8 @@ class Builder:
         self._stop: asyncio.Future[Stopped] = self._loop.create_future()
         self._container = ""
         self._folder: WorkFolder | None = None
-        self._ending = threading.Event()  # whatever reads much is to give up
+        self._ending = Interrupt()  # whatever takes long is to give up
+        self._provisions = Provisions(place, build)
         self._timed: tuple[int, asyncio.TimerHandle] | None = None  # the command whose time runs
         self._spent = 0.0  # seconds that the attempt took in earlier lives of the node
 
@@ -68,7 +80,8 @@ class Builder:
     def usage(self) -> int:
         """Bytes that the build has written. Blocks. Raises EngineDown."""
         layer = self._place.engine.usage(self._container) if self._container else 0
-        return layer + (self._folder.usage() if self._folder else 0) + self._log.size
+        work = self._folder.usage() if self._folder else 0
+        return layer + work + self._provisions.usage() + self._log.size
 
     async def run(self, found: Container | None = None, spent: float = 0.0) -> Build:
         """The build, stopped. Never raises: whatever goes wrong ends the build with a reason.
@@ -85,7 +98,7 @@ class Builder:
             event, cause = await self._attempt(found)
         except Stopped as stopped:
             event, cause = stopped.stop.event, stopped.stop.cause
-        except ImageUnknown as error:
+        except (ImageUnknown, ImageFailed, FetchFailed) as error:
             event, cause = Event.FAIL, str(error)
         except EngineError as error:
             event, cause = Event.GIVE_UP, str(error)
@@ -105,9 +118,10 @@ class Builder:
     async def _attempt(self, found: Container | None) -> tuple[Event, str]:
         if found is None:
             self._reach(Stage.PREPARING)
-            await self._start(
-                await self._unless_stopped(prepared(self._place, self.build, self._log))
-            )
+            plan, images = await self._unless_stopped(self._prepared())
+            if isinstance(self.build.request.recipe.output, ImageOutput):
+                return await self._unless_stopped(self._image(images))
+            await self._start(plan)
         else:
             self._container = found.id
             self._folder = await asyncio.to_thread(WorkFolder.open, self._root)
@@ -130,11 +144,27 @@ class Builder:
     def _root(self) -> Path:
         return self._place.work / f"{self.build.id}.{self.build.attempt}"
 
+    async def _prepared(self) -> tuple[Plan, ImageWork]:
+        log, interrupt = self._log, self._ending
+        images = ImageWork(
+            self._place, self.build, self._provisions, log, interrupt, self._note_added
+        )
+        plan = await prepared(self._place, self.build, log, self._provisions, images, interrupt)
+        return plan, images
+
+    async def _image(self, images: ImageWork) -> tuple[Event, str]:
+        """The image is the result: no container runs."""
+        self._reach(Stage.COLLECTING)
+        artifact = await images.artifact()
+        self._publish(replace(self.build, artifacts=(artifact,)))
+        return Event.SUCCEED, ""
+
     async def _start(self, plan: Plan) -> None:
         place, build = self._place, self.build
         busybox = Path(place.settings.busybox) if place.engine.runs_programs else None
         self._folder = await asyncio.to_thread(WorkFolder.create, self._root, plan, busybox)
-        spec = container_spec(place, build, self._folder, image_of(place, build))
+        mounts, environment = self._provisions.mounts, self._provisions.environment
+        spec = container_spec(place, build, self._folder, mounts=mounts, environment=environment)
         self._container = await asyncio.to_thread(place.engine.start, spec)
 
     # Watching
@@ -157,15 +187,18 @@ class Builder:
             raise
 
     async def _unless_stopped(self, work: Awaitable[T]) -> T:
-        """The work's value. Raises Stopped as soon as the build is ended; the work is then given
+        """The work's value. Raises Stopped as soon as the build is ended and the work has given
         up.
         """
         task = asyncio.ensure_future(work)
         task.add_done_callback(_heeded)
         either: set[asyncio.Future[Any]] = {task, self._stop}
-        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        try:
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            task.cancel()  # where it has ended, nothing happens
+            await asyncio.wait({task}, timeout=_KILLED)
         if self._stop.done():
-            task.cancel()
             raise self._stop.result()
         return task.result()
 
@@ -179,6 +212,18 @@ class Builder:
             replace(
                 self.build,
                 commands=commands,
+                log_size=self._log.size,
+                revision=self.build.revision + 1,
+            )
+        )
+
+    def _note_added(self, step: CommandStatus) -> None:
+        """How far a step is that the node added before the container."""
+        others = tuple(command for command in self.build.commands if command.name != step.name)
+        self._publish(
+            replace(
+                self.build,
+                commands=(*others, step),
                 log_size=self._log.size,
                 revision=self.build.revision + 1,
             )
@@ -280,6 +325,7 @@ class Builder:
                 await asyncio.to_thread(self._place.engine.remove, self._container)
             if self._folder is not None:
                 await asyncio.to_thread(self._folder.remove)
+            await asyncio.to_thread(self._provisions.remove)
         except (EngineError, OSError) as error:
             log.warning("build %s: cleaning up: %s", self.build.id, error)
 

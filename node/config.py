@@ -46,6 +46,9 @@ class NodeSettings(ProgramSettings, frozen=True):
     drain_limit: Annotated[float, Meta(ge=0)] = 60.0  # seconds that builds have to end, on SIGTERM
     fetch_limit: Annotated[int, Meta(gt=0)] = 1 << 20  # bytes of a command given by URL
     fetch_timeout: Annotated[float, Meta(gt=0)] = 30.0  # seconds that fetching one may take
+    download_limit: Annotated[int, Meta(gt=0)] = 64 << 30  # bytes of an input or base given by URL
+    download_timeout: Annotated[float, Meta(gt=0)] = 3600.0  # seconds that fetching one may take
+    secrets_folder: str = "/dev/shm"  # where builds' secrets are while they run; in memory only
     capabilities: tuple[str, ...] = CAPABILITIES  # what root in a container may do
     busybox: str = "/bin/busybox"  # static busybox that runs the commands in any image
     engine_check: Annotated[float, Meta(gt=0)] = 5.0  # seconds between looks at engine and disk

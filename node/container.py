@@ -2,7 +2,7 @@
 commands.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Executor
 from pathlib import Path
 
@@ -11,15 +11,19 @@ from msgspec import Struct
 from node.artifacts import ArtifactStore
 from node.config import NodeSettings
 from node.core.outcome import FIND_IMAGE
-from node.engines.base import ContainerSpec, Engine, Limits
+from node.engines.base import ContainerSpec, Engine, Limits, Mount
 from node.records import Stop
+from node.secrets_folder import SecretsFolder
 from node.workfolder import Step, WorkFolder
+from protocol.blob_folder import BlobFolder
 from protocol.model import Build, CommandStatus, NodeReference, tagged
 from protocol.model import image_of as image_of_build
-from protocol.request import Needs
+from protocol.request import Needs, Secrets
 
 LABEL = "imagepool"
-"""Prefix of the labels by which a node knows its containers."""
+"""Prefix of the labels by which a node knows its containers and images."""
+BUILD_IMAGE = "build the image"
+"""Name of the step that the node adds where it makes an image of a Dockerfile."""
 
 
 class Place(Struct, frozen=True):
@@ -31,6 +35,10 @@ class Place(Struct, frozen=True):
     long: Executor  # threads for calls of the engine that take as long as a build does
     artifacts: ArtifactStore
     work: Path
+    inputs: Path  # one folder for each attempt that has inputs
+    blobs: BlobFolder
+    secrets: SecretsFolder
+    secrets_of: Callable[[str], Secrets]  # of a build that has not stopped
     clock: Callable[[], float]
     publish: Callable[[Build], None]  # every change of the build, to be seen
     keep: Callable[[Build, Stop | None], Awaitable[None]]  # to be on disk; raises Unavailable
@@ -45,15 +53,28 @@ def image_of(place: Place, build: Build) -> str:
     return image_of_build(build) or tagged(place.settings.base_image)
 
 
-def container_spec(place: Place, build: Build, folder: WorkFolder, image: str) -> ContainerSpec:
-    """What the engine is asked to start for an attempt."""
+def container_spec(
+    place: Place,
+    build: Build,
+    folder: WorkFolder,
+    *,
+    mounts: tuple[Mount, ...],
+    environment: Mapping[str, str],
+) -> ContainerSpec:
+    """What the engine is asked to start for an attempt; mounts and environment beside those of the
+    work folder.
+    """
     return ContainerSpec(
         name=f"imagepool-{place.node.id[:8]}-{build.id}-{build.attempt}",
-        image=image,
+        image=image_of(place, build),
         entrypoint=folder.entrypoint,
-        environment={"IMAGEPOOL_BUILD": build.id, "IMAGEPOOL_NODE": place.node.name},
+        environment={
+            "IMAGEPOOL_BUILD": build.id,
+            "IMAGEPOOL_NODE": place.node.name,
+            **environment,
+        },
         labels=labels(place.node.id, build.id, build.attempt),
-        mounts=folder.mounts,
+        mounts=(*folder.mounts, *mounts),
         limits=limits(build.request.guidance.needs, place.settings),
         capabilities=place.settings.capabilities,
     )
@@ -75,8 +96,8 @@ def limits(needs: Needs, settings: NodeSettings) -> Limits:
 
 
 def statuses(build: Build, steps: tuple[Step, ...], base: int) -> tuple[CommandStatus, ...]:
-    """The commands as the work folder shows them; `base`: where in the served log the
-    container's begins.
+    """The commands as the work folder shows them, and what the node added before the container
+    was there; `base`: where in the served log the container's begins.
     """
     names = [command.name for command in build.request.recipe.commands]
     statuses = [CommandStatus(name) for name in names]
@@ -95,4 +116,5 @@ def statuses(build: Build, steps: tuple[Step, ...], base: int) -> tuple[CommandS
             statuses.append(status)
         else:
             statuses[step.index] = status
-    return tuple(statuses)
+    made = (command for command in build.commands if command.added and command.name == BUILD_IMAGE)
+    return (*statuses, *made)

@@ -1,22 +1,38 @@
-"""What must be there before a build's container is made: its image and the text of each command."""
+"""What must be there before a build's container is made: its image, its inputs and secrets, the
+text of each command.
+"""
 
 import asyncio
-import threading
 
-from node.container import Place, image_of
+from node.container import Place
+from node.engines.base import Interrupt
 from node.fetch import FetchFailed, fetch
+from node.images import ImageWork
+from node.inputs import Gathering
 from node.logs import ServedLog
+from node.provisions import Provisions
 from node.workfolder import Plan, PlannedCommand
 from protocol.model import Build
 from protocol.recipe import Command, IsoOutput
 
 
-async def prepared(place: Place, build: Build, log: ServedLog) -> Plan:
+async def prepared(
+    place: Place,
+    build: Build,
+    log: ServedLog,
+    provisions: Provisions,
+    images: ImageWork,
+    interrupt: Interrupt,
+) -> Plan:
     """The plan of the attempt; what obtaining the image says goes to its log. A command that cannot
-    be fetched is planned all the same, with the reason. Raises EngineError, PoolError.
+    be fetched is planned all the same, with the reason. Raises EngineError, PoolError, and
+    FetchFailed for an input.
     """
-    await _obtain(place, image_of(place, build), log)
+    await asyncio.to_thread(provisions.begin)
+    gathering = Gathering(provisions.inputs, place.blobs, place.settings, log.say, interrupt)
+    await images.provide(gathering)
     recipe = build.request.recipe
+    await gathering.inputs(recipe.inputs)
     commands = [await _planned(place, command) for command in recipe.commands]
     return Plan(
         commands=tuple(commands),
@@ -25,18 +41,6 @@ async def prepared(place: Place, build: Build, log: ServedLog) -> Plan:
         find_iso=isinstance(recipe.output, IsoOutput),
         log_base=log.size,
     )
-
-
-async def _obtain(place: Place, image: str, log: ServedLog) -> None:
-    pulled = threading.Event()
-
-    def say(line: str) -> None:
-        pulled.set()
-        log.say(line)
-
-    loop = asyncio.get_running_loop()
-    await loop.run_in_executor(place.long, place.engine.obtain, image, say)
-    await place.used_image(image, pulled.is_set())
 
 
 async def _planned(place: Place, command: Command) -> PlannedCommand:

@@ -10,7 +10,6 @@ from protocol.errors import Denied, Invalid
 from protocol.notice_rules import check_exchanges
 from protocol.recipe import (
     IMAGE_NAME,
-    Base,
     Command,
     DockerfileBase,
     DownloadBase,
@@ -38,7 +37,7 @@ def check_request(
     send them.
     """
     recipe = request.recipe
-    _check_base(recipe.base, images)
+    _check_base(recipe, images)
     for index, command in enumerate(recipe.commands):
         check_command(command, f"recipe.commands[{index}]")
     _check_files(recipe.inputs, "recipe.inputs")
@@ -51,7 +50,10 @@ def check_request(
         check_exchanges(request)
 
 
-def _check_base(base: Base, images: tuple[str, ...]) -> None:
+def _check_base(recipe: Recipe, images: tuple[str, ...]) -> None:
+    base = recipe.base
+    if isinstance(base, DownloadBase) and base.format == "qcow2":
+        _check_disk(base.name, recipe.inputs)
     match base:
         case ImageBase(name=str(name)):
             check_image(name, images, "recipe.base.name")
@@ -59,6 +61,15 @@ def _check_base(base: Base, images: tuple[str, ...]) -> None:
             check_image(tools, images, "recipe.base.tools")
         case DockerfileBase():
             _check_files(base.context, "recipe.base.context")
+
+
+def _check_disk(name: str, inputs: tuple[InputFile, ...]) -> None:
+    if any(file.name.partition("/")[0] == name for file in inputs):
+        raise Invalid(
+            f"{name!r} is the name of the disk and of an input",
+            field="recipe.base.name",
+            expected="a name that no input has under /inbox/",
+        )
 
 
 def _check_output(recipe: Recipe) -> None:
@@ -138,7 +149,9 @@ def check_file_name(name: str, field: str) -> list[str]:
 
 
 def check_secrets(request: BuildRequest, secrets: Secrets) -> None:
-    """Raises Invalid unless there is a value for each secret that is named, and for no other."""
+    """Raises Invalid unless there is a value for each secret that is named, and for no other, and
+    those that are to be of a form are of it.
+    """
     for name in sorted(set(request.secrets) ^ secrets.keys()):
         raise Invalid(
             f"the value of the secret {name!r} is missing"
@@ -146,6 +159,14 @@ def check_secrets(request: BuildRequest, secrets: Secrets) -> None:
             else f"the secret {name!r} is not named in the request",
             field=f"secrets.{name}",
             expected="a value for each secret that the request names",
+        )
+    base = request.recipe.base
+    login = base.credentials if isinstance(base, ImageBase) else None
+    if login is not None and ":" not in secrets.get(login, ":"):
+        raise Invalid(
+            f"the secret {login!r} is no user and password",
+            field=f"secrets.{login}",
+            expected="USER:PASSWORD, for the registry",
         )
 
 

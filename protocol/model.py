@@ -179,14 +179,16 @@ def image_of(build: Build) -> str | None:
             return tagged(name)
         case DockerfileBase() | DownloadBase(format="rootfs"):
             return built_image(build.id)
-        case BuiltBase(build=made):
-            return built_image(made)
+        case BuiltBase(build=made, sha256=digest):
+            return built_image(made, digest or "latest")
     return None
 
 
-def built_image(build_id: str) -> str:
-    """What an image is called on an engine that a build of the pool made."""
-    return f"imagepool/{build_id}:latest"
+def built_image(build_id: str, tag: str = "latest") -> str:
+    """What an image is called on an engine that a build of the pool made. The tag of one that is,
+    byte by byte, an artifact of that build is the artifact's digest.
+    """
+    return f"imagepool/{build_id}:{tag}"
 
 
 def tagged(name: str) -> str:

@@ -3,6 +3,7 @@
 import enum
 
 from protocol.model import Build, Stage
+from protocol.recipe import ImageOutput
 
 
 class Way(enum.Enum):
@@ -21,7 +22,8 @@ def way_on(build: Build, *, direct: bool, has_container: bool, has_folder: bool)
     if has_container:
         return Way.GO_ON if has_folder else Way.GIVE_UP
     if build.stage in (Stage.RUNNING, Stage.COLLECTING):
-        return Way.GIVE_UP
+        never_runs = isinstance(build.request.recipe.output, ImageOutput)
+        return Way.BEGIN if never_runs else Way.GIVE_UP
     if direct and build.stage is Stage.QUEUED:
         return Way.WAIT
     return Way.BEGIN

@@ -1,27 +1,33 @@
 """What a node asks of a container engine: a small, blocking interface, called from threads.
 
 An engine starts one container for one attempt of a build, waits for its end, kills and removes it,
-and says which images it has. It knows nothing of builds: what runs inside the container, and how
-its progress is read, is decided in `node/workfolder.py`. To add an engine: one module beside this
-one, one line in `node/engines/__init__.py`, and the contract suite in
-`tests/node/test_engine_contract.py` runs against it.
+and says which images it has, obtains and makes them. It knows nothing of builds: what runs inside
+the container, and how its progress is read, is decided in `node/workfolder.py`. To add an engine:
+one module beside this one, one line in `node/engines/__init__.py`, and the contract suites in
+`tests/node/test_engine_contract.py` and `test_image_contract.py` run against it.
 
 Errors::
 
     EngineError
     ├── EngineDown           the engine does not answer: infrastructure, to be tried elsewhere
     ├── ImageUnknown         no such image here nor in its registry: the user's failure
+    ├── ImageFailed          no image can be made of what was given: the user's failure
     ├── RegistryUnreachable  the registry did not answer: infrastructure
-    └── ContainerRefused     the engine would not create or start it: in the engine's words
-        └── NameTaken        a container of this name exists already
+    ├── ContainerRefused     the engine would not create or start it: in the engine's words
+    │   └── NameTaken        a container of this name exists already
+    └── Interrupted          whoever asked for it did not want it any more
 """
 
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
 from typing import Protocol
 
 import msgspec
+
+from protocol.model import Usage
 
 
 class EngineError(Exception):
@@ -36,6 +42,14 @@ class ImageUnknown(EngineError):
     """There is no image of this name here, and its registry, if one answered, has none either."""
 
 
+class ImageFailed(EngineError):
+    """No image can be made of what was given; `code` is that of the step that failed."""
+
+    def __init__(self, words: str, code: int = 1) -> None:
+        super().__init__(words)
+        self.code = code
+
+
 class RegistryUnreachable(EngineError):
     """The image is not here, and the registry that may have it did not answer."""
 
@@ -46,6 +60,47 @@ class ContainerRefused(EngineError):
 
 class NameTaken(ContainerRefused):
     """A container of this name exists already: perhaps our own, from before a crash."""
+
+
+class Interrupted(EngineError):
+    """The call was ended by its `Interrupt`."""
+
+
+class Interrupt(threading.Event):
+    """Ends what other threads do, once it is set: they look at it, and where they block they say
+    what ends that.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lock = threading.Lock()
+        self._ends: list[Callable[[], None]] = []
+
+    def set(self) -> None:
+        """Now, and for good. Does not block."""
+        super().set()
+        with self._lock:
+            ends = tuple(self._ends)
+        for end in ends:
+            end()
+
+    @contextmanager
+    def ending(self, end: Callable[[], None]) -> Iterator[None]:
+        """While this lasts, it is ended by `end`, which may also come too late or twice."""
+        with self._lock:
+            self._ends.append(end)
+        try:
+            if self.is_set():
+                end()
+            yield
+        finally:
+            with self._lock:
+                self._ends.remove(end)
+
+    def check(self) -> None:
+        """Raises Interrupted where it is set."""
+        if self.is_set():
+            raise Interrupted("it was ended")
 
 
 class Mount(msgspec.Struct, frozen=True):
@@ -63,6 +118,34 @@ class Limits(msgspec.Struct, frozen=True):
     cpus: float  # processors, may be a fraction; 0: all there are
     processes: int  # processes and threads together
     network: bool  # False: loopback only
+
+
+class Login(msgspec.Struct, frozen=True):
+    """Who asks a registry for an image."""
+
+    user: str
+    password: str
+
+
+class ContextFile(msgspec.Struct, frozen=True):
+    """A file that a Dockerfile can copy."""
+
+    name: str  # a relative path, / between parts
+    source: Path
+    executable: bool = False
+
+
+class ImageSpec(msgspec.Struct, frozen=True):
+    """An image to be built of a Dockerfile."""
+
+    image: str  # what it is to be called
+    dockerfile: Path
+    context: tuple[ContextFile, ...]
+    labels: Mapping[str, str]
+    limits: Limits  # of each step, as far as the engine can
+    made: float  # seconds since the epoch: time of change of the context's files
+    no_cache: bool = False
+    pull: bool = False  # ask the registry for newer images of FROM
 
 
 class ContainerSpec(msgspec.Struct, frozen=True):
@@ -128,11 +211,56 @@ class Engine(Protocol):
     def images(self) -> frozenset[str]:
         """Names (`repository:tag`) of the images that need no pull. Raises EngineDown."""
 
-    def obtain(self, image: str, progress: Callable[[str], None]) -> None:
-        """Make sure that the image is here, pulling it if need be; `progress` is called with lines
-        for the log.
+    def obtain(
+        self,
+        image: str,
+        progress: Callable[[str], None],
+        pull: str = "missing",
+        login: Login | None = None,
+    ) -> None:
+        """Make sure that the image is here, pulling it if need be, or `always`, or `never`;
+        `progress` is called with lines for the log.
 
         Raises ImageUnknown, RegistryUnreachable, EngineDown.
+        """
+
+    def name_image(self, image: str, name: str) -> None:
+        """Call an image by another name too. Raises ImageUnknown, EngineDown."""
+
+    def build(self, spec: ImageSpec, output: Callable[[bytes], None], interrupt: Interrupt) -> None:
+        """Make an image of a Dockerfile; `output` is given what its steps print. Nothing else stays
+        behind, whatever becomes of it.
+
+        Raises ImageFailed, ImageUnknown, RegistryUnreachable, Interrupted, EngineDown.
+        """
+
+    def import_rootfs(
+        self, file: Path, image: str, labels: Mapping[str, str], interrupt: Interrupt
+    ) -> None:
+        """Make an image of a file system in a tar file, which may be compressed. Raises
+        ImageFailed, Interrupted, EngineDown, OSError.
+        """
+
+    def load(self, file: Path, image: str, interrupt: Interrupt) -> None:
+        """Make the image that `save` wrote to a file, which may be hostile: no name but this one
+        changes. Raises ImageFailed, Interrupted, EngineDown, OSError.
+        """
+
+    def is_saved(self, file: Path) -> bool:
+        """Whether a file looks as if `save` had written it; a file system otherwise. Raises
+        OSError.
+        """
+
+    def save(self, image: str, file: Path, interrupt: Interrupt) -> None:
+        """Write the image to a file, for `load` of any engine of this kind. Raises ImageUnknown,
+        Interrupted, EngineDown, OSError.
+        """
+
+    def export(
+        self, image: str, file: Path, labels: Mapping[str, str], interrupt: Interrupt
+    ) -> None:
+        """Write the image's file system to a file, a tar archive. `labels`: of a container that may
+        be needed for that, and is never started. Raises as `save` does.
         """
 
     def start(self, spec: ContainerSpec) -> str:
@@ -164,6 +292,11 @@ class Engine(Protocol):
     def usage(self, container: str) -> int:
         """Bytes that the container has written into its own layer, mounts excepted; 0 where it is
         gone. Raises EngineDown.
+        """
+
+    def measure(self, container: str) -> Usage:
+        """What the container has used so far, but its disk; nothing where it has ended or is gone.
+        Quick enough to be asked several times a second. Raises EngineDown.
         """
 
     def forget_image(self, image: str) -> None:

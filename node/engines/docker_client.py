@@ -3,6 +3,7 @@
 import contextlib
 import json
 import time
+from collections.abc import Iterator
 from typing import Any
 from weakref import WeakSet
 
@@ -37,7 +38,7 @@ class Client(docker.APIClient):
         if settings.get("stream"):
             self._streams.add(response)
             if self._cut:  # meanwhile
-                _end(response)
+                end(response)
         return response
 
     def wait_streamed(self, container: str) -> None:
@@ -74,14 +75,49 @@ class Client(docker.APIClient):
         said = self._result(self._get(url, params={"size": 1}), json=True)
         return max(0, said.get("SizeRw") or 0)
 
+    def stats_once(self, container: str) -> Any:
+        """What the engine's figures of it are now; without `one-shot` it waits for two of them."""
+        url = self._url("/containers/{0}/stats", container)
+        query = {"stream": "0", "one-shot": "1"}
+        return self._result(self._get(url, params=query), json=True)
+
+    def sent(self, path: str, body: Iterator[bytes], query: dict[str, Any]) -> requests.Response:
+        """POST an archive, however long the engine works on it; what it says is streamed."""
+        headers = {"Content-Type": "application/x-tar"}
+        if path == "/build":
+            self._set_auth_headers(headers)
+        response = self.post(
+            f"{self.base_url}/v{self.api_version}{path}",
+            data=body,
+            params=query,
+            headers=headers,
+            stream=True,
+            timeout=(ANSWER, None),
+        )
+        self._raise_for_status(response)
+        return response
+
+    def given(self, path: str) -> requests.Response:
+        """GET an archive, however long the engine takes to make it."""
+        url = f"{self.base_url}/v{self.api_version}{path}"
+        response = self.get(url, stream=True, timeout=(ANSWER, None))
+        self._raise_for_status(response)
+        return response
+
+    def events(self, response: requests.Response) -> Iterator[dict[str, Any]]:
+        """What the engine says there, one thing after another."""
+        events: Iterator[dict[str, Any]] = self._stream_helper(response, decode=True)
+        return events
+
     def cut(self) -> None:
         """End all streams, in whichever thread they are read."""
         self._cut = True
         for response in tuple(self._streams):
-            _end(response)
+            end(response)
         self.close()
 
 
-def _end(response: requests.Response) -> None:
+def end(response: requests.Response) -> None:
+    """End a stream, in whichever thread it is read."""
     with contextlib.suppress(AttributeError, OSError):  # it has just ended by itself
         CancellableStream(iter(()), response).close()

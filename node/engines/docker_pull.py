@@ -14,6 +14,7 @@ _UNKNOWN = (
     "http 404",
     "denied",
     "unauthorized",
+    "no basic auth credentials",
     "invalid reference",
 )
 _UNREACHABLE = (

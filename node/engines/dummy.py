@@ -18,9 +18,8 @@ labels, "" and 0 where there are none.
 import json
 import os
 import platform
-import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from node.engines.base import (
@@ -32,18 +31,18 @@ from node.engines.base import (
     EngineError,
     EngineInfo,
     Exit,
-    ImageUnknown,
     NameTaken,
-    RegistryUnreachable,
 )
+from node.engines.dummy_images import DummyImages, require_image
 from node.engines.player import Player
 from node.plan import IN, OUT, PLAN, decode_plan
+from protocol.model import Usage
 
 JOURNAL = "engine.journal"
 _LABEL = "imagepool"  # prefix of the labels that the journal tells
 
 
-class DummyEngine:
+class DummyEngine(DummyImages):
     """See `Engine`. Costs nothing until a build runs; each running build is one thread.
 
     `folder`: where its journal lies; None: it keeps none.
@@ -52,11 +51,9 @@ class DummyEngine:
     runs_programs = False
 
     def __init__(self, folder: Path | None = None) -> None:
+        super().__init__()
         self._journal = folder / JOURNAL if folder else None
-        self._lock = threading.Lock()
         self._plays: dict[str, Player] = {}
-        self._images: set[str] = set()
-        self._closed = False
 
     def info(self) -> EngineInfo:
         """This machine."""
@@ -70,23 +67,10 @@ class DummyEngine:
             root="",
         )
 
-    def images(self) -> frozenset[str]:
-        """The images that were asked for before."""
-        self._require_open()
-        with self._lock:
-            return frozenset(self._images)
-
-    def obtain(self, image: str, progress: Callable[[str], None]) -> None:
-        """Every image is here but those whose names say otherwise."""
-        self._require_open()
-        _require_image(image)
-        with self._lock:
-            self._images.add(image)
-
     def start(self, spec: ContainerSpec) -> str:
         """Begin to play the plan found in the mounts."""
         self._require_open()
-        _require_image(spec.image)
+        require_image(spec.image)
         if spec.image.startswith("broken/"):
             raise EngineError(f"the engine cannot start {spec.image}")
         folders = {mount.target: mount.source for mount in spec.mounts}
@@ -135,6 +119,11 @@ class DummyEngine:
         """All that it has written: it has no layer but its work folder."""
         play = self._find(container)
         return play.usage() if play else 0
+
+    def measure(self, container: str) -> Usage:
+        """It uses neither processors nor memory to speak of."""
+        play = self._find(container)
+        return Usage(written=play.usage()) if play else Usage()
 
     def forget_image(self, image: str) -> None:
         """As if it had never been asked for."""
@@ -188,17 +177,6 @@ class DummyEngine:
         with self._lock:
             return self._plays.get(container)
 
-    def _require_open(self) -> None:
-        if self._closed:
-            raise EngineDown("the engine was closed")
-
 
 def _state(play: Player) -> ContainerState:
     return ContainerState.ENDED if play.ended.is_set() else ContainerState.RUNNING
-
-
-def _require_image(image: str) -> None:
-    if image.startswith("missing/"):
-        raise ImageUnknown(f"there is no image {image}")
-    if image.startswith("unreachable/"):
-        raise RegistryUnreachable(f"the registry of {image} does not answer")

@@ -20,7 +20,7 @@ from node.engines.base import (
 )
 from node.plan import Plan, Verdict
 from node.records import Kept
-from protocol.model import Artifact
+from protocol.model import Artifact, Usage
 from tests.chaos.machine_loop import LIFE
 
 
@@ -119,8 +119,12 @@ class MachineEngine:
         """See Engine."""
         return frozenset()
 
-    def obtain(self, image: str, progress: Callable[[str], None]) -> None:
+    def obtain(self, image: str, progress: object, pull: str, login: object) -> None:
         """See Engine."""
+
+    def measure(self, container: str) -> Usage:
+        """See Engine."""
+        return Usage()
 
     def start(self, spec: ContainerSpec) -> str:
         """See Engine."""

@@ -78,7 +78,9 @@ def remove_everything() -> None:
         for container in client.containers(all=True, filters={"label": labels}):
             client.remove_container(container["Id"], force=True, v=True)
         for image in client.images(name=f"{PREFIX}/{os.getpid()}-*"):
-            client.remove_image(image["RepoTags"][0], force=True)
+            for name in image["RepoTags"] or ():
+                if name.startswith(f"{PREFIX}/{os.getpid()}-"):
+                    client.remove_image(name, force=True)
     finally:
         client.close()
 
