@@ -26,26 +26,38 @@ class ArtifactStore:
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
 
-    def take(self, build_id: str, place: Callable[[Path], int], stop: threading.Event) -> Artifact:
-        """Let `place` put a file under the path it is given; digest and keep it. Blocks.
+    def take(
+        self,
+        build_id: str,
+        place: Callable[[Path], int],
+        stop: threading.Event,
+        name: str = IMAGE,
+    ) -> Artifact:
+        """Let `place` put a file under the path it is given, whole or not at all; digest and keep
+        it. Blocks.
 
         Where an earlier life of the node was killed on the way, it goes on: what has its name is
         whole. Raises OSError, also when `stop` is set meanwhile.
         """
         home = self._folder / build_id
         home.mkdir(exist_ok=True)
-        part, whole = home / "part", home / IMAGE
+        part, whole = home / f".{name}.part", home / name  # no artifact's name begins with a dot
         if whole.exists():
-            return Artifact(IMAGE, *_digested(whole, stop))
+            return Artifact(name, *_digested(whole, stop))
         if not part.exists():
             place(part)
         untrusted.check_taken(part)
-        artifact = Artifact(IMAGE, *_digested(part, stop))
+        artifact = Artifact(name, *_digested(part, stop))
         part.rename(whole)
         return artifact
 
     def open(self, build_id: str, artifact: Artifact, part: ByteRange | None) -> OpenArtifact:
         """A reader of the artifact or a range of it. Raises NotFound, Unsatisfiable."""
+        if not artifact.kept:
+            raise NotFound(
+                f"{artifact.name} went to the one reader that it had, and was not kept",
+                field="name",
+            )
         span = (0, artifact.size) if part is None else part.within(artifact.size)
         if span is None:
             raise Unsatisfiable(

@@ -109,7 +109,7 @@ class Ledger:
     def publish(self, build: Build) -> None:
         """A running build's newest value."""
         kept = self._kept[build.id]
-        if kept.record.build.stage is not build.stage and build.stage is not Stage.STOPPED:
+        if _noted(kept.record.build) != _noted(build) and build.stage is not Stage.STOPPED:
             self._errands.do(partial(self.keep, build, None))
         self.board.put(build)
 
@@ -165,6 +165,13 @@ class Ledger:
             if shelf != (origin, settled):
                 builds.discard(key)
         self._shelves[origin, settled].add(key)
+
+
+def _noted(build: Build) -> object:
+    """What of a build that runs is written down: its stage, and that somebody may read already what
+    it makes.
+    """
+    return build.stage, any(artifact.growing for artifact in build.artifacts)
 
 
 def _uptime() -> float:

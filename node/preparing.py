@@ -6,9 +6,10 @@ import threading
 from node.container import Place, image_of
 from node.fetch import FetchFailed, fetch
 from node.logs import ServedLog
+from node.plan import with_output
 from node.workfolder import Plan, PlannedCommand
 from protocol.model import Build
-from protocol.recipe import Command, IsoOutput
+from protocol.recipe import Command
 
 
 async def prepared(place: Place, build: Build, log: ServedLog) -> Plan:
@@ -18,13 +19,14 @@ async def prepared(place: Place, build: Build, log: ServedLog) -> Plan:
     await _obtain(place, image_of(place, build), log)
     recipe = build.request.recipe
     commands = [await _planned(place, command) for command in recipe.commands]
-    return Plan(
+    plan = Plan(
         commands=tuple(commands),
         keep_going=recipe.keep_going,
         log_limit=place.settings.log_limit,
-        find_iso=isinstance(recipe.output, IsoOutput),
+        find_iso=False,
         log_base=log.size,
     )
+    return with_output(plan, recipe.output, place.settings.result_files)
 
 
 async def _obtain(place: Place, image: str, log: ServedLog) -> None:

@@ -37,7 +37,7 @@ from node.engines.base import (
     RegistryUnreachable,
 )
 from node.engines.player import Player
-from node.plan import IN, OUT, PLAN, decode_plan
+from node.plan import IN, PLAN, decode_plan
 
 JOURNAL = "engine.journal"
 _LABEL = "imagepool"  # prefix of the labels that the journal tells
@@ -92,7 +92,7 @@ class DummyEngine:
         folders = {mount.target: mount.source for mount in spec.mounts}
         try:
             plan = decode_plan((folders[IN] / PLAN).read_bytes())
-            play = Player(spec, plan, folders[OUT], self._tell)
+            play = Player(spec, plan, folders, self._tell)
         except (KeyError, OSError, ValueError) as error:
             raise ContainerRefused(f"no plan to play: {error}") from error
         with self._lock:
