@@ -8,6 +8,7 @@ digested on the way. Nobody is told that it is whole before the build has ended 
 
 import asyncio
 import contextlib
+import fcntl
 import hashlib
 import os
 import select
@@ -28,6 +29,7 @@ from protocol.watch import Watch
 _LOOK = 0.025  # seconds between looks at a file that grows
 _TELL = 1.0  # seconds between notes of its size
 _PIECE = 256 << 10
+_PIPE = 1 << 20  # bytes that a command may be ahead of its reader
 _TAKEN, _COUNTED = "stream.taken", "stream.counted"  # notes of ours, beside the container's folders
 
 
@@ -243,6 +245,8 @@ class _PipeReader:
     def __init__(self, source: _Pipe, descriptor: int) -> None:
         self._source = source
         self._descriptor = descriptor
+        with contextlib.suppress(OSError):  # over the user's share of pipes: a small one serves too
+            fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, _PIPE)
         self._poll = select.poll()
         self._poll.register(descriptor, select.POLLIN)
         self._whole = False
@@ -285,12 +289,14 @@ class _PipeReader:
             either: set[asyncio.Future[Any]] = {waiting, readable}
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            loop.remove_reader(self._descriptor)
             waiting.cancel()
+            if self._descriptor >= 0:
+                loop.remove_reader(self._descriptor)
 
     async def close(self) -> None:
         """Let go: a command that still writes is told that nobody reads."""
         if self._descriptor >= 0:
+            asyncio.get_running_loop().remove_reader(self._descriptor)
             os.close(self._descriptor)
             self._descriptor = -1
             if not self._whole:

@@ -9,6 +9,7 @@ import hashlib
 import os
 import re
 import secrets
+import select
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
@@ -18,7 +19,7 @@ RESULT = "image.iso"
 """What every played image is called."""
 _SIZE = 1024  # bytes of a result that the script does not mention
 _PIECE = 1 << 20
-_LOOK = 0.01  # seconds between looks for somebody who reads
+_LOOK = 0.05  # seconds between looks whether it is to end, or somebody reads
 _WILD = re.compile(r"[*?\[\]]+")
 
 
@@ -96,11 +97,13 @@ class Results:
         """To the stream, if there is one now."""
         if self._stream < 0:
             return False
-        while data:
+        left = memoryview(data)
+        while left:
             try:
-                data = data[os.write(self._stream, data) :]
+                left = left[os.write(self._stream, left) :]
             except BlockingIOError:
-                self._pause(_LOOK)
+                self._pause(0)
+                select.select((), (self._stream,), (), _LOOK)
         return True
 
     def _file(self) -> int:

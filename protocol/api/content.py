@@ -62,6 +62,7 @@ async def send_artifact(handler: Handler, build_id: str, artifact: Artifact, fil
     part = requested_range(handler, artifact)
     if artifact.growing and handler.request.method == "HEAD":  # no reader comes of it
         _headers(handler, OpenArtifact(artifact, 0, None, NoBytes()), filename, partial=False)
+        await handler.flush()
         handler.finish()
         return
     opened = await handler.service.open_artifact(handler.caller, build_id, artifact.name, part)
