@@ -220,8 +220,13 @@ class _Pipe(Streaming):
         if self.over:
             raise Unavailable("it has ended; nobody read it")
         self._taken = True
-        await asyncio.to_thread(_write_note, self.folder.root / _TAKEN, b"")
-        return OpenArtifact(self.artifact, 0, None, _PipeReader(self, self.folder.open_pipe()))
+        try:
+            await asyncio.to_thread(_write_note, self.folder.root / _TAKEN, b"")
+            descriptor = self.folder.open_pipe()
+        except OSError as error:
+            self._taken = False
+            raise Unavailable(f"it cannot be read now: {error}") from error
+        return OpenArtifact(self.artifact, 0, None, _PipeReader(self, descriptor))
 
     def had(self, whole: Artifact) -> None:
         """The reader has all of it. Blocks until that is on disk."""

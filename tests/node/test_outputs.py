@@ -335,6 +335,44 @@ class TestStream:
             let_go(node, build)
             assert len(await reader.rest()) == 8000
 
+    @either
+    async def test_in_http(self, tmp_path: Path, serving) -> None:
+        """Chunks without a length and a digest; a range of what is there has no whole; behind that
+        nothing can be had, and a pipe's second reader is a conflict.
+        """
+        import aiohttp
+
+        async with serving(tmp_path) as (client, node), aiohttp.ClientSession() as session:
+            build = await growing(client, GROWING)
+            reader = await Reader(client, build).begin()
+            await reader.read(3000)
+            url = f"{client.url}/api/v1/builds/{build.id}/artifacts/s.bin"
+            async with session.get(url) as answer:
+                assert (answer.status, answer.headers["Transfer-Encoding"]) == (200, "chunked")
+                assert {"Content-Length", "ETag"}.isdisjoint(answer.headers)
+            async with session.get(url, headers={"Range": "bytes=5-2"}) as answer:
+                assert answer.status == 200  # as RFC 9110 has it for a range that is none
+            async with session.get(url, headers={"Range": "bytes=5-14"}) as answer:
+                assert answer.status == 206
+                assert answer.headers["Content-Range"] == "bytes 5-14/*"
+                assert await answer.read() == reader.data[5:15]
+            for part in ("bytes=3000-", "bytes=-1"):
+                async with session.get(url, headers={"Range": part}) as answer:
+                    assert answer.status == 416
+                    assert "Content-Range" not in answer.headers
+            let_go(node, build)
+            await reader.rest()
+            await ended(client, build.id)
+            async with session.get(url, headers={"Range": "bytes=-1"}) as answer:
+                assert answer.headers["Content-Range"] == "bytes 7999-7999/8000"
+            build = await growing(client, GROWING, pipe=True)
+            reader = await Reader(client, build).begin()
+            url = f"{client.url}/api/v1/builds/{build.id}/artifacts/s.bin"
+            async with session.get(url) as answer:
+                assert answer.status == 409
+            let_go(node, build)
+            await reader.rest()
+
     async def test_a_command_that_cuts_its_stream_short(self, tmp_path: Path) -> None:
         """What was served cannot be taken back: the build fails, and the reader is cut off."""
         async with client_of_node(tmp_path) as (client, node):
