@@ -223,7 +223,7 @@ class Builder:
         self._time_command(None)
         read = stream.whole if stream is not None else None
         collecting = Collecting(self._place, self.build, folder, self._log, read, self._ending)
-        collected = await asyncio.to_thread(collecting.all)
+        collected = await self._loop.run_in_executor(self._place.long, collecting.all)
         if self._stop.done():
             raise self._stop.result()
         event, cause = collecting.outcome(collected, end, away)
