@@ -231,8 +231,11 @@ class Builder:
             self.build = replace(self.build, artifacts=collected.artifacts)
         return event, cause
 
-    def end_stream(self) -> None:
-        """Whoever reads what it streams is told whether that was all of it."""
+    def let_go(self) -> None:
+        """It has ended, or is left to a later life of the node: threads of it give up, and whoever
+        reads what it streams is told whether that was all of it.
+        """
+        self._ending.set()
         if self.streaming is not None:
             self.streaming.end(well=self.build.result is Result.SUCCEEDED)
 

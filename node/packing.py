@@ -6,6 +6,7 @@ import stat
 import threading
 import time
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from msgspec import Struct
 from node import untrusted
 
 _PIECE = 1 << 20
-_LEVEL = 1  # of deflate: results are mostly packed already, and downloads wait for it
+_LEVEL = 1  # of deflate: downloads wait for it
+_SAMPLE = 64 << 10  # bytes of a file by which we see whether it is packed already, as images are
 _LONGEST = 4096  # bytes of a path: nobody could unpack a longer one
 _SHOWN = 20  # lines for the log about what is not as it was; the rest is only counted
 _FIRST = (1980, 1, 1, 0, 0, 0)  # what a zip can say of time
@@ -107,11 +109,14 @@ class _Packing:
             info.file_size = entry.state.st_size  # so that a large one gets the larger format
             self._charge(entry.state.st_size)
             left = entry.state.st_size
+            piece = file.read(min(_PIECE, left))
+            info.compress_type = zipfile.ZIP_DEFLATED if _shrinks(piece) else zipfile.ZIP_STORED
             with self._zip.open(info, "w") as into:
-                while left and (piece := file.read(min(_PIECE, left))):
+                while piece:
                     self._check()
                     into.write(piece)
                     left -= len(piece)
+                    piece = file.read(min(_PIECE, left))
         if left:
             raise OSError(errno.EIO, "a file was cut short meanwhile", _shown(path))
 
@@ -122,7 +127,6 @@ class _Packing:
         rights = 0o755 if stat.S_ISDIR(mode) or mode & 0o111 else 0o644
         info.create_system = 3  # Unix: what follows is a mode
         info.external_attr = (stat.S_IFMT(mode) | rights) << 16
-        info.compress_type = zipfile.ZIP_DEFLATED if stat.S_ISREG(mode) else zipfile.ZIP_STORED
         return info
 
     def _name(self, path: str, ending: str) -> str:
@@ -153,6 +157,12 @@ class _Packing:
         self._odd += 1
         if self._odd <= _SHOWN:
             self._say(words)
+
+
+def _shrinks(piece: bytes) -> bool:
+    """Whether what begins so is worth packing, which takes many times as long as copying."""
+    sample = piece[:_SAMPLE]
+    return len(zlib.compress(sample, _LEVEL)) < 0.9 * len(sample)
 
 
 def _time(seconds: float) -> Any:

@@ -127,7 +127,7 @@ class Runner:
         try:
             await builder.run(found, spent)
         finally:
-            builder.end_stream()
+            builder.let_go()
             if self._builders.get(build_id) is builder:
                 del self._builders[build_id], self._tasks[build_id]
             self._state.changed.touch()

@@ -118,6 +118,16 @@ class TestWhatIsInIt:
         with packer.pack() as packed:
             assert packed.getinfo("a").date_time[0] in (1980, 2107)
 
+    def test_what_is_packed_already(self, packer: Packer) -> None:
+        """It is only copied; what is not becomes smaller."""
+        (packer.folder / "noise").write_bytes(os.urandom(3 << 20))
+        (packer.folder / "text").write_bytes(b"a line\n" * 500_000)
+        with packer.pack() as packed:
+            assert packed.testzip() is None
+            kinds = {info.filename: info.compress_type for info in packed.infolist()}
+            assert kinds == {"noise": zipfile.ZIP_STORED, "text": zipfile.ZIP_DEFLATED}
+        assert packer.target.stat().st_size < (3 << 20) + 100_000
+
     def test_a_large_file(self, packer: Packer, monkeypatch) -> None:
         """In the format for sizes of 64 bits; here 5,000 bytes are large."""
         monkeypatch.setattr(zipfile, "ZIP64_LIMIT", 4000)
