@@ -53,6 +53,11 @@ class ArtifactStore:
 
     def open(self, build_id: str, artifact: Artifact, part: ByteRange | None) -> OpenArtifact:
         """A reader of the artifact or a range of it. Raises NotFound, Unsatisfiable."""
+        if not artifact.kept:
+            raise NotFound(
+                f"{artifact.name} went to the one reader that it had, and was not kept",
+                field="name",
+            )
         span = (0, artifact.size) if part is None else part.within(artifact.size)
         if span is None:
             raise Unsatisfiable(

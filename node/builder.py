@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 
 from msgspec.structs import replace
 
-from node.container import Place, container_spec, statuses
-from node.core.outcome import Ending, outcome
+from node.collecting import Collecting
+from node.container import BUILD_IMAGE, Place, container_spec, statuses
 from node.engines.base import (
     Container,
     ContainerState,
@@ -31,11 +31,12 @@ from node.logs import ServedLog
 from node.preparing import prepared
 from node.provisions import Provisions
 from node.records import Stop
+from node.streaming import Streaming, streaming
 from node.tail import Tail
 from node.workfolder import Plan, WorkFolder
 from protocol.errors import PoolError
 from protocol.lifecycle import Event, advance, events_between, may
-from protocol.model import Artifact, Build, CommandStatus, Stage
+from protocol.model import Build, CommandStatus, Result, Stage
 from protocol.recipe import ImageOutput
 
 log = logging.getLogger(__name__)
@@ -68,6 +69,7 @@ class Builder:
         self._folder: WorkFolder | None = None
         self._ending = Interrupt()  # whatever takes long is to give up
         self._provisions = Provisions(place, build)
+        self.streaming: Streaming | None = None  # what its readers follow
         self._timed: tuple[int, asyncio.TimerHandle] | None = None  # the command whose time runs
         self._spent = 0.0  # seconds that the attempt took in earlier lives of the node
 
@@ -110,6 +112,8 @@ class Builder:
         finally:
             timer.cancel()
             self._time_command(None)
+            if self.streaming is not None:
+                self.streaming.rest()
         if event is Event.GIVE_UP and not self._stop.done():
             await self._place.look()  # or the next attempt comes here while the engine is away
         await self._end(event, cause)
@@ -127,6 +131,7 @@ class Builder:
             self._folder = await asyncio.to_thread(WorkFolder.open, self._root)
         self._reach(Stage.RUNNING)
         assert self._folder is not None
+        self.streaming = streaming(self._folder, self._note, self.stop)
         tail = Tail(self._folder, self._log, self._loop, self._note)
         try:
             end = await self._container_end(tail.failed)
@@ -208,10 +213,12 @@ class Builder:
         assert folder is not None
         commands = statuses(self.build, folder.steps(), folder.plan.log_base)
         self._time_command(commands)
+        made = tuple(step for step in self.build.commands if step.name == BUILD_IMAGE)
         self._publish(
             replace(
                 self.build,
-                commands=commands,
+                commands=(*commands, *made),
+                artifacts=(self.streaming and self.streaming.artifacts) or self.build.artifacts,
                 log_size=self._log.size,
                 revision=self.build.revision + 1,
             )
@@ -255,36 +262,28 @@ class Builder:
     async def _collected(self, end: Exit, away: str) -> tuple[Event, str]:
         folder = self._folder
         assert folder is not None
+        stream = self.streaming
+        if stream is not None:
+            await self._unless_stopped(stream.finish())
         self._note()
         self._time_command(None)
-        verdict = folder.verdict()
-        problem = ""
-        if verdict is not None and verdict.has_result:
-            try:
-                artifact = await asyncio.to_thread(self._taken, folder)
-                self._publish(replace(self.build, artifacts=(artifact,)))
-            except (OSError, ValueError) as error:
-                problem = f"the image could not be taken: {error}"
-            if self._stop.done():
-                raise self._stop.result()
-        return outcome(
-            self.build.request.recipe,
-            Ending(
-                commands=self.build.commands,
-                finished=verdict is not None,
-                has_result=bool(self.build.artifacts),
-                exit_code=end.code,
-                engine_words=end.error,
-                out_of_memory=end.out_of_memory,
-                result_problem=problem,
-                away=away,
-                disk_problem=self._place.disk_problem(),
-            ),
-        )
+        read = stream.whole if stream is not None else None
+        collecting = Collecting(self._place, self.build, folder, self._log, read, self._ending)
+        collected = await self._loop.run_in_executor(self._place.long, collecting.all)
+        if self._stop.done():
+            raise self._stop.result()
+        event, cause = collecting.outcome(collected, end, away)
+        if event is Event.SUCCEED or stream is None:  # a stream is whole, or it is nothing
+            self.build = replace(self.build, artifacts=collected.artifacts)
+        return event, cause
 
-    def _taken(self, folder: WorkFolder) -> Artifact:
-        place = self._place.artifacts
-        return place.take(self.build.id, folder.take_result, self._ending)
+    def let_go(self) -> None:
+        """It has ended, or is left to a later life of the node: threads of it give up, and whoever
+        reads what it streams is told whether that was all of it.
+        """
+        self._ending.set()
+        if self.streaming is not None:
+            self.streaming.end(well=self.build.result is Result.SUCCEEDED)
 
     async def _end(self, event: Event, cause: str) -> None:
         """Write down how it ended, then remove what is left of it; nobody sees it stopped

@@ -34,6 +34,9 @@ class NodeSettings(ProgramSettings, frozen=True):
     processes: Annotated[int, Meta(gt=1)] = 4096  # processes and threads a build may have
     time_limit: Annotated[float, Meta(gt=0)] = 4 * 3600.0  # seconds a build may take
     log_limit: Annotated[int, Meta(gt=0)] = 1 << 30  # bytes of a build's log
+    result_files: Annotated[int, Meta(gt=0)] = 1000  # files that the paths of a build may name
+    outbox_files: Annotated[int, Meta(ge=0)] = 100_000  # files in the zip of a build's outbox
+    outbox_size: Annotated[int, Meta(ge=0)] = 64 << 30  # bytes that these may have, unpacked
     disk_reserve: Annotated[int, Meta(ge=0)] = 1 << 30  # bytes that must be free to take a build
     disk_floor: Annotated[int, Meta(ge=0)] = 256 << 20  # bytes free; below, the largest build ends
     disk_check: Annotated[float, Meta(gt=0)] = 1.0  # seconds between looks at the disk

@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from node.artifacts import ArtifactStore
 from node.config import NodeSettings
-from node.core.outcome import FIND_IMAGE
+from node.core.outcome import added_step
 from node.engines.base import ContainerSpec, Engine, Limits, Mount
 from node.records import Stop
 from node.secrets_folder import SecretsFolder
@@ -106,7 +106,7 @@ def statuses(build: Build, steps: tuple[Step, ...], base: int) -> tuple[CommandS
         if added and step.start is None:
             continue
         status = CommandStatus(
-            FIND_IMAGE if added else names[step.index],
+            added_step(build.request.recipe.output) if added else names[step.index],
             start=None if step.start is None else base + step.start,
             end=None if step.end is None else base + step.end,
             exit_code=step.exit_code,

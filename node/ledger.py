@@ -109,7 +109,7 @@ class Ledger:
     def publish(self, build: Build) -> None:
         """A running build's newest value."""
         kept = self._kept[build.id]
-        if kept.record.build.stage is not build.stage and build.stage is not Stage.STOPPED:
+        if _noted(kept.record.build) != _noted(build) and build.stage is not Stage.STOPPED:
             self._errands.do(partial(self.keep, build, None))
         self.board.put(replace(build, notices=kept.record.build.notices))
 
@@ -191,6 +191,13 @@ def _again(kept: Kept, build: Build) -> Kept:
     """To be written once more, with this value of the build."""
     record = kept.record.now(build)
     return replace(kept, record=replace(record, revision=record.revision + 1))
+
+
+def _noted(build: Build) -> object:
+    """What of a build that runs is written down: its stage, and that somebody may read already what
+    it makes.
+    """
+    return build.stage, any(artifact.growing for artifact in build.artifacts)
 
 
 def _uptime() -> float:

@@ -10,10 +10,15 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
+
+from protocol.recipe import IsoOutput, OutboxOutput, Output, PathsOutput, StreamOutput
 
 IN = "/toiso/.imagepool/in"
 OUT = "/toiso/.imagepool/out"
 """Where a container sees the two halves of its work folder."""
+OUTBOX = "/outbox"
+"""Where a container sees the folder that is its result, where that is so."""
 PLAN = "plan.msgpack"
 """The plan's file, in `IN`."""
 NEVER_RAN = 125
@@ -21,6 +26,7 @@ NEVER_RAN = 125
 
 _NAME = 200  # characters of a result's name
 _NUMBER = re.compile(rb"[0-9]{1,18}")
+_SLASHES = re.compile("/+")
 
 
 class PlannedCommand(Struct, frozen=True):
@@ -40,11 +46,16 @@ class Plan(Struct, frozen=True):
     log_limit: int  # bytes of output that are kept
     find_iso: bool  # run /toiso/iso_path.sh at the end and keep the file that it names
     log_base: int = 0  # where in the served log the container's output begins
+    paths: tuple[str, ...] = ()  # paths and patterns: what they name is copied at the end
+    file_limit: int = 0  # files that these may name
+    outbox: bool = False  # the container sees a folder as OUTBOX
+    stream: str = ""  # standard output of the last command is the result, of this name
+    pipe: bool = False  # and is kept nowhere: a FIFO
 
     @property
     def steps(self) -> int:
         """The commands, and the search for the result where there is one."""
-        return len(self.commands) + self.find_iso
+        return len(self.commands) + (self.find_iso or bool(self.paths))
 
 
 class Step(Struct, frozen=True):
@@ -61,6 +72,20 @@ class Verdict(Struct, frozen=True):
 
     has_result: bool
     name: str  # the result's own, fit to be shown; empty where it has none
+
+
+def with_output(plan: Plan, output: Output, file_limit: int) -> Plan:
+    """The plan that ends with this result; `file_limit`: the files that it may be."""
+    match output:
+        case IsoOutput():
+            return replace(plan, find_iso=True)
+        case PathsOutput(paths=paths):
+            return replace(plan, paths=paths, file_limit=file_limit)
+        case OutboxOutput():
+            return replace(plan, outbox=True)
+        case StreamOutput(name=name, pipe=pipe):
+            return replace(plan, stream=name, pipe=pipe)
+    return plan
 
 
 def encode_plan(plan: Plan) -> bytes:
@@ -122,6 +147,22 @@ def parse_exit(text: bytes) -> Verdict | None:
     return Verdict(has_result=bool(name), name="" if shown in (".", "..") else shown)
 
 
+def format_names(names: Sequence[bytes]) -> bytes:
+    """The base names of the files in `out/results`, in order, as `out/names` holds them."""
+    return b"".join(name.replace(b"\n", b"_") + b"\n" for name in names)
+
+
+def parse_names(text: bytes) -> tuple[str, ...]:
+    """The names in `out/names`: any text."""
+    return tuple(name.decode("utf-8", "replace") for name in text.split(b"\n")[:-1])
+
+
+def parse_unmatched(text: bytes, paths: Sequence[str]) -> tuple[str, ...]:
+    """Which of the paths named no file, as `out/unmatched` says by their numbers."""
+    numbers = {int(line) for line in text.splitlines() if _NUMBER.fullmatch(line)}
+    return tuple(path for index, path in enumerate(paths) if index in numbers)
+
+
 # What the supervisor sources
 
 
@@ -130,7 +171,15 @@ def plan_shell(plan: Plan) -> bytes:
     return (
         f"commands={len(plan.commands)} keep_going={int(plan.keep_going)}"
         f" log_limit={plan.log_limit} find_iso={int(plan.find_iso)}\n"
+        f"find_files={int(bool(plan.paths))} file_limit={plan.file_limit}"
+        f" outbox={int(plan.outbox)} stream={int(bool(plan.stream))} pipe={int(plan.pipe)}\n"
     ).encode()
+
+
+def paths_shell(plan: Plan) -> bytes:
+    """The paths and patterns as the shell's arguments, no slash behind another."""
+    words = [shlex.quote(_SLASHES.sub("/", path)) for path in plan.paths]
+    return ("set -- " + " ".join(words) + "\n").encode("utf-8", "replace")
 
 
 def command_shell(command: PlannedCommand) -> bytes:

@@ -10,10 +10,11 @@ from node.fetch import FetchFailed, fetch
 from node.images import ImageWork
 from node.inputs import Gathering
 from node.logs import ServedLog
+from node.plan import with_output
 from node.provisions import Provisions
 from node.workfolder import Plan, PlannedCommand
 from protocol.model import Build
-from protocol.recipe import Command, IsoOutput
+from protocol.recipe import Command
 
 
 async def prepared(
@@ -34,13 +35,14 @@ async def prepared(
     recipe = build.request.recipe
     await gathering.inputs(recipe.inputs)
     commands = [await _planned(place, command) for command in recipe.commands]
-    return Plan(
+    plan = Plan(
         commands=tuple(commands),
         keep_going=recipe.keep_going,
         log_limit=place.settings.log_limit,
-        find_iso=isinstance(recipe.output, IsoOutput),
+        find_iso=False,
         log_base=log.size,
     )
+    return with_output(plan, recipe.output, place.settings.result_files)
 
 
 async def _planned(place: Place, command: Command) -> PlannedCommand:

@@ -17,9 +17,10 @@ from node.ledger import Ledger
 from node.logs import ServedLog, ended_log
 from node.records import Kept
 from node.state import NodeState
-from protocol.errors import PoolError
+from protocol.errors import PoolError, Unavailable
 from protocol.lifecycle import Event, advance, may
 from protocol.model import Build
+from protocol.service import ByteRange, OpenArtifact
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +86,13 @@ class Runner:
         served = self._served[build.id] = ended_log(path, build.attempt)
         return served
 
+    async def open_growing(self, build_id: str, part: ByteRange | None) -> OpenArtifact:
+        """What the build streams. Raises Unsatisfiable, Conflict, Unavailable."""
+        builder = self._builders.get(build_id)
+        if builder is None or builder.streaming is None:
+            raise Unavailable("its node goes on with it in a moment; ask again")
+        return await builder.streaming.open(part)
+
     def forget(self, build: Build) -> None:
         """Remove its log."""
         self._served.pop(build.id, None)
@@ -119,6 +127,7 @@ class Runner:
         try:
             await builder.run(found, spent)
         finally:
+            builder.let_go()
             if self._builders.get(build_id) is builder:
                 del self._builders[build_id], self._tasks[build_id]
             self._state.changed.touch()

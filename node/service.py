@@ -201,6 +201,8 @@ class NodeService:
     ) -> OpenArtifact:
         """See BuildService."""
         artifact = artifact_named(self._ledger.get(build_id).artifacts, name)
+        if artifact.growing:
+            return await self._runner.open_growing(build_id, part)
         return self._place.artifacts.open(build_id, artifact, part)
 
     # The node itself

@@ -42,6 +42,8 @@ main() { # ENVIRONMENT...
     index=$((index + 1))
   done
   [ "$find_iso" = 0 ] || step find_result "$@"
+  [ "$find_files" = 0 ] || step find_files
+  [ "$outbox" = 0 ] || $busybox chmod -R a+rwX /outbox 2>/dev/null # the node may be another user
   put progress "$progress"
   put exit "finished$newline${name:+$name$newline}"
 }
@@ -75,10 +77,29 @@ run_command() { # INDEX ENVIRONMENT...
   fi
   save_command "$1" || return
   shift
-  check_program /tmp/command 'the command' && supervise become "$@"
+  check_program /tmp/command 'the command' && supervise_as_planned "$@"
   code=$?
   $busybox rm -rf /tmp/command
   return $code
+}
+
+# The last command's standard output may be the result.
+supervise_as_planned() { # VARIABLE=VALUE... PROGRAM ARGUMENT...
+  if [ "$stream" = 0 ] || [ $((index + 1)) -lt "$commands" ]; then
+    supervise become "$@"
+    return
+  fi
+  $busybox rm -rf "$out/stream"
+  $busybox touch "$out/stream" || return # from now on it is served
+  [ "$pipe" = 1 ] || start_writer
+  supervise stream "$@"
+  code=$?
+  [ "$pipe" = 1 ] || end_writer || code=$?
+  return $code
+}
+
+stream() {
+  become "$@" >"$in/stream"
 }
 
 save_command() { # INDEX
@@ -136,6 +157,56 @@ copy_result() {
   fi
   name=${path##*/}
   say "the image is $path, $($busybox stat -c %s "$out/result") bytes"
+}
+
+# Copies what the patterns name to out/results. Each must name a regular file; links lead where they
+# lead in here.
+find_files() {
+  . "$in/paths.sh" # sets these arguments
+  $busybox rm -rf "$out/results"
+  $busybox mkdir -m 777 "$out/results" || return # 777: the node, which takes them, may be another user
+  names='' taken='//' unmatched='' found=0 position=0
+  for pattern in "$@"; do
+    matched=''
+    take_matches "$pattern" || return
+    if [ -z "$matched" ]; then
+      say "no regular file matches $pattern"
+      unmatched="$unmatched$position$newline"
+    fi
+    position=$((position + 1))
+  done
+  put unmatched "$unmatched"
+  put names "$names"
+  [ -z "$unmatched" ] || return $failed
+  name=files
+}
+
+take_matches() { # PATTERN
+  if [ ! -e "$1" ]; then
+    IFS=''
+    set -- $1
+    IFS=" $tab$newline"
+  fi
+  for path in "$@"; do
+    [ -f "$path" ] || continue
+    matched=yes
+    case $taken in
+      *"//$path//"*) ;;
+      *) take_file || return ;;
+    esac
+  done
+}
+
+take_file() {
+  [ $found -lt "$file_limit" ] || complain "more than $file_limit files match" || return
+  if ! $busybox cat "$path" >"$out/results/$found"; then
+    complain "$path could not be copied; is the disk full?" || return
+  fi
+  base=${path##*/}
+  names="$names${base//"$newline"/_}$newline"
+  taken="$taken$path//"
+  say "the file $path, $($busybox stat -c %s "$out/results/$found") bytes"
+  found=$((found + 1))
 }
 
 complain() {
@@ -228,6 +299,28 @@ supervise() { # FUNCTION ARGUMENT...
 }
 
 # Processes
+
+# Appends what comes out of the FIFO to the result: the program has a pipe, and cannot seek in what
+# is served already.
+start_writer() {
+  (
+    trap '' HUP INT QUIT USR1 USR2 ALRM TERM
+    exec $busybox cat
+  ) <"$in/stream" >>"$out/stream" &
+  reader=$!
+}
+
+end_writer() {
+  wait "$reader"
+  code_of_writer=$?
+  reader=''
+  case $code_of_writer in
+    0) return "$code" ;;
+    [1-9] | [1-9][0-9]) say 'the stream could not be written; is the disk full?' ;;
+    *) say 'the stream is cut short: what writes it was killed' ;;
+  esac
+  return $failed
+}
 
 # Its 3 is the log, as this shell has it open: what a command does to the path comes too late.
 # The outer process holds the pipe's reading end, so that an inner one that was killed is replaced.

@@ -15,6 +15,8 @@ from itertools import islice
 from pathlib import Path
 from secrets import token_hex
 
+from msgspec import Struct
+
 _PIN = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -39,6 +41,16 @@ def opened(path: Path) -> Iterator[int]:
         os.close(folder)
 
 
+@contextmanager
+def inside(folder: int, name: str) -> Iterator[int]:
+    """A descriptor of a folder in the folder. Raises OSError."""
+    child = os.open(name, _FOLDER, dir_fd=folder)
+    try:
+        yield child
+    finally:
+        os.close(child)
+
+
 def size(folder: int, name: str) -> int:
     """Bytes of a plain file. Raises OSError, NotPlain."""
     with _pinned(folder, name) as pin:
@@ -55,12 +67,29 @@ def changed(folder: int, name: str) -> float:
 
 def read(folder: int, name: str, offset: int, limit: int) -> bytes:
     """At most `limit` bytes from an offset; empty behind the end. Raises OSError, NotPlain."""
-    with _pinned(folder, name) as pin:
-        file = os.open(f"/proc/self/fd/{pin}", _READ)
+    file = open_plain(folder, name)
     try:
         return os.pread(file, limit, offset)
     finally:
         os.close(file)
+
+
+def open_plain(folder: int, name: str) -> int:
+    """A descriptor of a plain file, to read. Raises OSError, NotPlain."""
+    with _pinned(folder, name) as pin:
+        return os.open(f"/proc/self/fd/{pin}", _READ)
+
+
+def open_file(folder: int, name: str, expected: os.stat_result) -> int:
+    """A descriptor, to read, of a regular file that was looked at before; it may have other names.
+    Raises OSError, NotPlain.
+    """
+    file = os.open(name, _READ | os.O_NOFOLLOW, dir_fd=folder)
+    state = os.fstat(file)
+    if (state.st_dev, state.st_ino) != (expected.st_dev, expected.st_ino):
+        os.close(file)
+        raise NotPlain(name)
+    return file
 
 
 def take(folder: int, name: str, target: Path) -> int:
@@ -107,18 +136,69 @@ def empty(folder: int) -> None:
 
 
 def usage(folder: int) -> int:
-    """Bytes on disk of what is in the folder, as far as it is looked at: the first entries of it
-    and of the folders in it.
-    """
-    total, looked = 0, 0
-    for _, _, names, here in os.fwalk(".", dir_fd=folder, follow_symlinks=False):
-        for name in names:
-            with contextlib.suppress(OSError):
-                total += os.stat(name, dir_fd=here, follow_symlinks=False).st_blocks * 512
-            looked += 1
-            if looked >= _LOOKED_AT:
-                return total
+    """Bytes on disk of what is below the folder, as far as it is looked at: the first entries."""
+    total = 0
+    with contextlib.suppress(OSError):
+        for entry in islice(walk(folder, _LOOKED_AT, strict=False), _LOOKED_AT):
+            total += entry.state.st_blocks * 512
     return total
+
+
+class Entry(Struct, frozen=True):
+    """Something below a folder."""
+
+    depth: int  # folders that it is in, below that folder
+    name: str
+    state: os.stat_result
+    folder: int  # a descriptor of where it is, until the next entry is asked for
+
+
+def walk(folder: int, most: int, *, strict: bool) -> Iterator[Entry]:
+    """All that is below the folder, in order of names, what is in a folder right behind it; of one
+    folder at most so many entries. No link is followed. However deep: no recursion, one descriptor.
+
+    What cannot be looked at is passed over; where `strict`, and where somebody moves things
+    meanwhile, it is an OSError.
+    """
+    here = os.open(".", _FOLDER, dir_fd=folder)
+    way = [(os.fstat(here), _names(here, most))]
+    try:
+        while True:
+            if way[-1][1]:
+                name = way[-1][1].pop()
+                try:
+                    state = os.stat(name, dir_fd=here, follow_symlinks=False)
+                    yield Entry(len(way) - 1, name, state, here)
+                    if stat.S_ISDIR(state.st_mode):
+                        here = _changed(here, name, state)
+                        way.append((state, _names(here, most)))
+                except OSError:
+                    if strict:
+                        raise
+            elif len(way) > 1:
+                way.pop()
+                here = _changed(here, "..", way[-1][0])
+            else:
+                return
+    finally:
+        os.close(here)
+
+
+def _changed(here: int, name: str, expected: os.stat_result) -> int:
+    """A descriptor of that folder, above or in this one, for the one given. Raises OSError."""
+    there = os.open(name, _FOLDER, dir_fd=here)
+    state = os.fstat(there)
+    if (state.st_dev, state.st_ino) != (expected.st_dev, expected.st_ino):
+        os.close(there)
+        raise OSError(errno.EAGAIN, "it was moved meanwhile", name)
+    os.close(here)
+    return there
+
+
+def _names(folder: int, most: int) -> list[str]:
+    """In reverse order, so that the first is popped first."""
+    with os.scandir(folder) as entries:
+        return sorted((entry.name for entry in islice(entries, most)), reverse=True)
 
 
 def _dissolve(name: str, parent: int) -> None:

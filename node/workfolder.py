@@ -8,15 +8,24 @@ the supervisor writes::
     out/log       output of all steps, appended to
     out/progress  a line for each step that has begun: START, then END EXIT_CODE; replaced whole
     out/result    the image
+    out/results/N files that paths of the plan name, counted from 0
+    out/names     their base names, a line for each
+    out/unmatched the numbers of paths that named no file, a line for each
+    out/stream    what the last command has written to its standard output; where that goes to a
+                  reader by in/stream, a FIFO, an empty file, which says that it has begun
     out/exit      renamed into place last: "finished", then, with a result, its base name
+
+`outbox/` is what the container sees as /outbox; nothing in it is trusted either.
 
 A log offset never moves back: where a command cuts the log short, the supervisor fills it up to
 where that command's output began, so that what was read before stays true; what was cut and not yet
 read is lost, and a line says so.
 """
 
+import contextlib
 import os
 import struct
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -25,6 +34,7 @@ from node.engines.base import Mount
 from node.plan import (
     IN,
     OUT,
+    OUTBOX,
     PLAN,
     Plan,
     PlannedCommand,
@@ -34,7 +44,10 @@ from node.plan import (
     decode_plan,
     encode_plan,
     parse_exit,
+    parse_names,
     parse_progress,
+    parse_unmatched,
+    paths_shell,
     plan_shell,
 )
 
@@ -44,6 +57,7 @@ _SUPERVISOR = "supervisor.sh"
 _RESERVE = 64 << 10  # bytes to be freed on a full disk, for writing down what happened
 _SLACK = 64 << 10  # bytes a step may add to a log at its limit: the supervisor's own lines
 _SMALL = 8 << 10  # bytes of the exit record
+_NAME = 1 << 10  # bytes of a file's name
 
 
 class BusyboxUnfit(OSError):
@@ -57,6 +71,7 @@ class WorkFolder:
         self.root = root.absolute()
         self.plan = plan
         self._out = self.root / "out"
+        self._outbox = self.root / "outbox"
         texts = sum(len(command.failure) for command in plan.commands)
         self._log_bound = plan.log_limit + (plan.steps + 1) * _SLACK + 4 * texts
 
@@ -75,6 +90,9 @@ class WorkFolder:
         _fill_in(folder.root / "in", plan, busybox)
         folder._out.mkdir()
         folder._out.chmod(0o777)  # the container's root may be another user; root/ is 0700
+        if plan.outbox:
+            folder._outbox.mkdir()
+            folder._outbox.chmod(0o777)
         _write(folder._out / "log", b"", 0o666)
         _write(folder._out / "reserve", b"\n" * _RESERVE, 0o666)
         return folder
@@ -87,9 +105,11 @@ class WorkFolder:
     @property
     def mounts(self) -> tuple[Mount, ...]:
         """What the container has to see."""
+        outbox = (Mount(self._outbox, OUTBOX, read_only=False),) if self.plan.outbox else ()
         return (
             Mount(self.root / "in", IN, read_only=True),
             Mount(self._out, OUT, read_only=False),
+            *outbox,
         )
 
     @property
@@ -139,13 +159,50 @@ class WorkFolder:
         with untrusted.opened(self._out) as out:
             return untrusted.take(out, "result", target)
 
+    def result_names(self) -> tuple[str, ...]:
+        """What the files were called that the plan's paths named: any text, also of no file."""
+        return parse_names(self._read("names", 0, _NAME * self.plan.file_limit))[
+            : self.plan.file_limit
+        ]
+
+    def unmatched(self) -> tuple[str, ...]:
+        """The plan's paths that named no file."""
+        return parse_unmatched(self._read("unmatched", 0, _SMALL), self.plan.paths)
+
+    def take_file(self, number: int, target: Path) -> int:
+        """As `take_result`, of one of the files that the plan's paths named."""
+        with untrusted.opened(self._out) as out, untrusted.inside(out, "results") as results:
+            return untrusted.take(results, str(number), target)
+
+    def take_stream(self, target: Path) -> int:
+        """As `take_result`, of what was streamed."""
+        with untrusted.opened(self._out) as out:
+            return untrusted.take(out, "stream", target)
+
+    def open_stream(self) -> int:
+        """A descriptor of what is streamed to a file. Raises OSError where that has not begun, or
+        is no plain file.
+        """
+        with untrusted.opened(self._out) as out:
+            return untrusted.open_plain(out, "stream")
+
+    def open_pipe(self) -> int:
+        """A descriptor of the FIFO's reading end, which does not wait. Raises OSError."""
+        return os.open(self.root / "in" / "stream", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+
+    @contextlib.contextmanager
+    def outbox(self) -> Iterator[int]:
+        """A descriptor of the outbox. Raises OSError."""
+        with untrusted.opened(self._outbox) as folder:
+            yield folder
+
     def usage(self) -> int:
         """Bytes that the build has written there."""
-        try:
-            with untrusted.opened(self._out) as out:
-                return untrusted.usage(out)
-        except OSError:
-            return 0
+        total = 0
+        for part in (self._out, self._outbox):
+            with contextlib.suppress(OSError), untrusted.opened(part) as folder:
+                total += untrusted.usage(folder)
+        return total
 
     def remove(self) -> None:
         """Delete the folder, when the container is removed. Raises OSError."""
@@ -161,7 +218,7 @@ class WorkFolder:
 
 def remove_folder(root: Path) -> None:
     """Delete an attempt's folder, whatever is in it. Raises OSError."""
-    for part in (root / "out", root / "in", root):
+    for part in (root / "out", root / "outbox", root / "in", root):
         try:
             with untrusted.opened(part) as folder:
                 untrusted.empty(folder)
@@ -202,6 +259,8 @@ def _fill_in(folder: Path, plan: Plan, busybox: Path | None) -> None:
     folder.mkdir()
     folder.chmod(0o755)
     _write(folder / PLAN, encode_plan(plan))
+    if plan.stream:
+        _make_fifo(folder / "stream")
     if busybox is None:
         return
     _provide(busybox, folder / "busybox")
@@ -210,9 +269,16 @@ def _fill_in(folder: Path, plan: Plan, busybox: Path | None) -> None:
     for index, command in enumerate(plan.commands):
         _write(folder / f"command.{index}", command.text, 0o755)
         _write(folder / f"command.{index}.sh", command_shell(command))
-    for name in ("pipe", "answer"):  # FIFOs can be written to on a read-only mount too
-        os.mkfifo(folder / name)
-        os.chmod(folder / name, 0o666)
+    if plan.paths:
+        _write(folder / "paths.sh", paths_shell(plan))
+    for name in ("pipe", "answer"):
+        _make_fifo(folder / name)
+
+
+def _make_fifo(path: Path) -> None:
+    """It can be written to on a read-only mount too."""
+    os.mkfifo(path)
+    path.chmod(0o666)
 
 
 def _provide(busybox: Path, target: Path) -> None:

@@ -118,16 +118,22 @@ class HttpService:
         headers = {} if part is None else {"Range": _range_header(part)}
         path = f"{_build(build_id)}/artifacts/{quote(name, safe='')}"
         response = await self._http.open(path, {}, headers)
+        if "Content-Length" not in response.headers:
+            grown = Artifact(name, 0, "", growing=True)
+            return OpenArtifact(grown, 0, None, ResponseStream(response, None))
         length = number(response, "Content-Length")
-        start, size = 0, length
+        start, size, growing = 0, length, False
         if response.status == 206:
             span, _, whole = response.headers.get("Content-Range", "").rpartition("/")
             first = span.removeprefix("bytes ").partition("-")[0]
-            if not (first.isdigit() and whole.isdigit()):
+            growing = whole == "*"
+            if not (first.isdigit() and (growing or whole.isdigit())):
                 response.close()
                 raise Unavailable(f"{self.url} answered a range without saying which")
-            start, size = int(first), int(whole)
-        artifact = Artifact(name, size, response.headers.get("ETag", "").strip('"'))
+            start = int(first)
+            size = start + length if growing else int(whole)
+        digest = response.headers.get("ETag", "").strip('"')
+        artifact = Artifact(name, size, digest, growing=growing)
         return OpenArtifact(artifact, start, start + length, ResponseStream(response, length))
 
     async def status(self, caller: Caller, *, after: str | None = None, wait: float = 0) -> Report:

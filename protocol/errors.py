@@ -48,8 +48,10 @@ class Unsupported(Invalid):
 class Unsatisfiable(Invalid):
     """The range cannot be satisfied."""
 
-    def __init__(self, detail: str, *, size: int, field: str = "", expected: str = "") -> None:
-        """`size`: the whole artifact's, in bytes."""
+    def __init__(
+        self, detail: str, *, size: int | None, field: str = "", expected: str = ""
+    ) -> None:
+        """`size`: the whole artifact's, in bytes; None where it still grows."""
         super().__init__(detail, field=field, expected=expected)
         self.size = size
 

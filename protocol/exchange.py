@@ -175,7 +175,7 @@ def _error(response: aiohttp.ClientResponse, body: bytes, url: str) -> PoolError
     words = {"field": problem.field, "expected": problem.expected}
     if issubclass(kind, Unsatisfiable):
         size = response.headers.get("Content-Range", "").rpartition("/")[2]
-        return Unsatisfiable(problem.detail, size=int(size) if size.isdigit() else 0, **words)
+        return Unsatisfiable(problem.detail, size=int(size) if size.isdigit() else None, **words)
     if issubclass(kind, Busy):
         after = response.headers.get("Retry-After", "")
         return Busy(problem.detail, retry_after=int(after) if after.isdigit() else 5, **words)

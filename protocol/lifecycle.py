@@ -110,7 +110,13 @@ def advance(build: Build, event: Event, now: float, cause: str = "") -> Build:
     if stage is Stage.QUEUED:
         return _forget_attempt(build)
     if stage is Stage.STOPPED:
-        return replace(build, stopped=now, result=RESULTS[event], commands=_closed(build.commands))
+        return replace(
+            build,
+            stopped=now,
+            result=RESULTS[event],
+            commands=_closed(build.commands),
+            artifacts=tuple(one for one in build.artifacts if not one.growing),
+        )
     return build
 
 

@@ -62,7 +62,7 @@ class OpenArtifact(Struct, frozen=True):
 
     artifact: Artifact
     start: int  # first byte
-    end: int  # behind the last byte
+    end: int | None  # behind the last byte; None: until it has grown to its end
     stream: ByteStream
 
 
@@ -160,7 +160,10 @@ class BuildService(Protocol):
     async def open_artifact(
         self, caller: Caller, build_id: str, name: str, part: ByteRange | None = None
     ) -> OpenArtifact:
-        """An artifact, or a range of it. Raises NotFound, Unsatisfiable."""
+        """An artifact, or a range of it. One that grows is followed to the end of the build, where
+        the stream raises Unavailable unless that is a good one; a range of it is of what is there
+        already. Raises NotFound, Unsatisfiable, Conflict (it is not kept, and has its one reader).
+        """
 
     async def status(self, caller: Caller, *, after: str | None = None, wait: float = 0) -> Report:
         """What this program states of itself; with `after`, held up to `wait` seconds while that

@@ -290,7 +290,10 @@ class Ledger:
 
 
 def _lasting(build: Build) -> Build:
-    """What must outlive us: not the progress of an attempt, which its node tells again."""
+    """What must outlive us: not the progress of an attempt, which its node tells again, but that
+    somebody may read already what it makes.
+    """
     if build.stage is Stage.STOPPED:
         return replace(build, revision=0)
-    return replace(build, revision=0, commands=(), artifacts=(), log_size=0, reason="")
+    streamed = tuple(replace(one, size=0) for one in build.artifacts if one.growing)
+    return replace(build, revision=0, commands=(), artifacts=streamed, log_size=0, reason="")

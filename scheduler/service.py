@@ -254,9 +254,10 @@ class SchedulerService:
         self, caller: Caller, build_id: str, name: str, part: ByteRange | None = None
     ) -> OpenArtifact:
         """See BuildService."""
-        build = self._board.get(build_id)
-        artifact_named(build.artifacts, name)
-        return await self._node_of(build).open_artifact(self._caller, build_id, name, part)
+        if artifact_named(self._board.get(build_id).artifacts, name).growing:
+            await self._ledger.saved(build_id)  # what was read while it grew is not tried again
+        client = self._node_of(self._board.get(build_id))
+        return await client.open_artifact(self._caller, build_id, name, part)
 
     def _node_of(self, build: Build) -> HttpService:
         client = None if build.node is None else self._pool.client(build.node.id)

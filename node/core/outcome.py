@@ -4,10 +4,21 @@ from msgspec import Struct
 
 from protocol.lifecycle import Event
 from protocol.model import NEVER_RAN, CommandStatus
-from protocol.recipe import IsoOutput, Recipe
+from protocol.recipe import (
+    ImageOutput,
+    IsoOutput,
+    NoOutput,
+    OutboxOutput,
+    Output,
+    PathsOutput,
+    Recipe,
+    StreamOutput,
+)
 
 FIND_IMAGE = "find the image"
 """Name of the step that the node adds behind the commands."""
+FIND_FILES = "find the files"
+"""The same where the result is named by paths."""
 
 _KILLED = 137
 
@@ -52,9 +63,27 @@ def _outcome(recipe: Recipe, ending: Ending) -> tuple[Event, str]:
     for command in ending.commands:
         if command.exit_code == NEVER_RAN and not command.added:
             return Event.FAIL, f"the command {command.name!r} never ran"
-    if isinstance(recipe.output, IsoOutput) and not ending.has_result:
-        return Event.FAIL, ending.result_problem or "no image was found; the last step says why"
+    if not isinstance(recipe.output, NoOutput | ImageOutput) and not ending.has_result:
+        return Event.FAIL, ending.result_problem or _missing(recipe.output)
     return Event.SUCCEED, ""
+
+
+def _missing(output: Output) -> str:
+    match output:
+        case IsoOutput():
+            return "no image was found; the last step says why"
+        case PathsOutput():
+            return "no files were found; the last step says why"
+        case OutboxOutput():
+            return "the outbox was not packed"
+        case StreamOutput():
+            return "nothing was streamed"
+    return "there is no result"
+
+
+def added_step(output: Output) -> str:
+    """Name of the step behind the commands that looks for this result."""
+    return FIND_FILES if isinstance(output, PathsOutput) else FIND_IMAGE
 
 
 def _unfinished(ending: Ending) -> str:

@@ -35,7 +35,7 @@ from node.engines.base import (
 )
 from node.engines.dummy_images import DummyImages, require_image
 from node.engines.player import Player
-from node.plan import IN, OUT, PLAN, decode_plan
+from node.plan import IN, PLAN, decode_plan
 from protocol.model import Usage
 
 JOURNAL = "engine.journal"
@@ -76,7 +76,7 @@ class DummyEngine(DummyImages):
         folders = {mount.target: mount.source for mount in spec.mounts}
         try:
             plan = decode_plan((folders[IN] / PLAN).read_bytes())
-            play = Player(spec, plan, folders[OUT], self._tell)
+            play = Player(spec, plan, folders, self._tell)
         except (KeyError, OSError, ValueError) as error:
             raise ContainerRefused(f"no plan to play: {error}") from error
         with self._lock:

@@ -7,30 +7,44 @@ so that any build runs::
     sleep SECONDS     print TEXT     exit CODE     hang
     bytes N           N random bytes of output
     artifact N        the result: N random bytes; a build without this line has one of 1 KiB
+    file PATH N       a file of N random bytes, below /outbox/ or for the paths of the output; in a
+                      build without this line all of these find something
+    warn TEXT         on standard error, which is in the log also where the output is a stream
+    await NAME        until there is a file of this name in the folder that a container sees as OUT
     break             the container ends with 1, before the build does: no exit record
     engine-fault      the engine loses the container: who waits for it hears that the engine is down
 """
 
 import contextlib
-import hashlib
 import re
 import secrets
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
 from node.engines.base import ContainerSpec, Exit
-from node.plan import NEVER_RAN, Plan, PlannedCommand, Step, format_exit, format_progress
+from node.engines.results import RESULT, Results
+from node.plan import (
+    NEVER_RAN,
+    OUT,
+    Plan,
+    PlannedCommand,
+    Step,
+    format_exit,
+    format_progress,
+)
 
 _LINE = re.compile(
     r"(sleep) +([0-9]{1,9}(?:\.[0-9]*)?)\s*"
     r"|(bytes|artifact|exit) +([0-9]{1,15})\s*"
+    r"|(file) +(/[^ ]*) +([0-9]{1,15})\s*"
+    r"|(await) +([A-Za-z0-9]+)\s*"
     r"|(hang|break|engine-fault)\s*"
-    r"|(print)(?: (.*))?"
+    r"|(print|warn)(?: (.*))?"
 )
-_PIECE = 1 << 20
-_RESULT = "image.iso"
+_LOOK = 0.01  # seconds between looks for what is awaited
+_PIPE_CLOSED = 141  # how a command ends whose reader is gone
 _KILLED = 137
 
 
@@ -64,7 +78,7 @@ class Player:
         self,
         spec: ContainerSpec,
         plan: Plan,
-        out: Path,
+        folders: Mapping[str, Path],
         tell: Callable[[str, "Player", int], None],
     ) -> None:
         self.id = secrets.token_hex(32)
@@ -75,7 +89,8 @@ class Player:
         self.fault = ""  # what those hear who wait for it
         self._tell = tell
         self._plan = plan
-        self._out = out
+        self._results = Results(plan, folders, self._pause)
+        self._out = folders[OUT]
         self._steps: list[Step] = []
         self._stopped = ""  # why no further step is run
         self._full = False  # this step's output went over the log's limit
@@ -118,8 +133,9 @@ class Player:
             self._step(partial(self._command, command))
         if self._plan.find_iso:
             self._step(self._find_result)
-        found = (self._out / "result").exists()
-        self._put("exit", format_exit(_RESULT if found else None))
+        if self._plan.paths:
+            self._step(self._find_files)
+        self._put("exit", format_exit(RESULT if self._results.found else None))
 
     def _step(self, act: Callable[[], int]) -> None:
         step = Step(len(self._steps), self._log.tell())
@@ -141,11 +157,20 @@ class Player:
             self._say(f"not run: {command.failure}")
             return NEVER_RAN
         try:
-            for line in command.text.decode("utf-8", "replace").splitlines():
-                self._line(line)
+            with self._streaming():
+                for line in command.text.decode("utf-8", "replace").splitlines():
+                    self._line(line)
         except _Exited as exited:
             return exited.code
+        except BrokenPipeError:
+            return _PIPE_CLOSED
         return 0
+
+    def _streaming(self) -> contextlib.AbstractContextManager[None]:
+        """Where this is the last command, and the plan says so, its output is the result."""
+        if self._plan.stream and len(self._steps) == len(self._plan.commands):
+            return self._results.streaming()
+        return contextlib.nullcontext()
 
     def _line(self, line: str) -> None:
         """Do what a line of the script says, if it says anything to us."""
@@ -160,38 +185,44 @@ class Player:
                 raise _Broken
             case ["engine-fault"]:
                 raise _Lost
+            case ["await", name]:
+                while not (self._out / name).exists():
+                    self._pause(_LOOK)
             case ["print", *text]:
                 self._output("".join(text).encode() + b"\n")
-            case ["bytes", count]:
-                for piece in self._pieces(int(count)):
-                    self._output(piece)
-            case ["artifact", count]:
-                self._make_result(int(count))
+            case ["warn", *text]:
+                self._log_output("".join(text).encode() + b"\n")
             case ["exit", code]:
                 raise _Exited(int(code) & 255)
+            case other:
+                self._make(other)
+
+    def _make(self, words: list[str]) -> None:
+        match words:
+            case ["bytes", count]:
+                for piece in self._results.pieces(int(count)):
+                    self._output(piece)
+            case ["file", path, count]:
+                self._results.file(path, int(count))
+            case ["artifact", count]:
+                self._results.image(int(count))
 
     def _find_result(self) -> int:
-        result = self._out / "result"
-        if not result.exists():
-            self._make_result(1024)
-        self._say(f"the image is /toiso/{_RESULT}, {result.stat().st_size} bytes")
+        self._say(f"the image is /toiso/{RESULT}, {self._results.find_image()} bytes")
         return 0
 
-    def _make_result(self, count: int) -> None:
-        if self._plan.find_iso:
-            with (self._out / "result").open("wb", buffering=0) as file:
-                for piece in self._pieces(count):
-                    file.write(piece)
-
-    def _pieces(self, count: int) -> Iterator[bytes]:
-        """Random bytes, drawn from a random key: os.urandom is many times slower."""
-        key = secrets.token_bytes(32)
-        for start in range(0, count, _PIECE):
-            self._check()
-            source = hashlib.shake_128(key + start.to_bytes(8, "big"))
-            yield source.digest(min(_PIECE, count - start))
+    def _find_files(self) -> int:
+        missing = self._results.find_files(self._put)
+        for path in missing:
+            self._say(f"no regular file matches {path}")
+        return 1 if missing else 0
 
     def _output(self, data: bytes) -> None:
+        """To the stream, or to the log."""
+        if not self._results.write(data):
+            self._log_output(data)
+
+    def _log_output(self, data: bytes) -> None:
         """Append to the log, no further than its limit."""
         room = max(0, self._plan.log_limit - self._log.tell())
         self._log.write(data[:room])

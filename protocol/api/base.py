@@ -236,7 +236,7 @@ class Handler(web.RequestHandler):
         self.set_status(status)
         if isinstance(error, Busy):
             self.set_header("Retry-After", str(error.retry_after))
-        if isinstance(error, Unsatisfiable):
+        if isinstance(error, Unsatisfiable) and error.size is not None:
             self.set_header("Content-Range", f"bytes */{error.size}")
         if status == 405:
             self.set_header("Allow", ", ".join(sorted(self.route.permissions)))

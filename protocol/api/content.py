@@ -14,6 +14,7 @@ from protocol.api.base import Handler
 from protocol.errors import Unavailable
 from protocol.model import Artifact
 from protocol.service import ByteRange, ByteStream, OpenArtifact
+from protocol.streams import NoBytes
 
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 _RESET = struct.pack("ii", 1, 0)  # linger, but for no time: what is not sent yet is dropped
@@ -27,7 +28,8 @@ def requested_range(handler: Handler, artifact: Artifact) -> ByteRange | None:
     header = handler.request.headers.get("Range", "")
     match = _RANGE.fullmatch(header.replace(" ", ""))
     condition = handler.request.headers.get("If-Range")
-    if match is None or (condition is not None and condition != etag(artifact)):
+    stale = condition is not None and (artifact.growing or condition != etag(artifact))
+    if match is None or stale:
         return None
     first, last = match.groups()
     if first:
@@ -48,17 +50,27 @@ def etag(artifact: Artifact) -> str:
 
 
 async def send_artifact(handler: Handler, build_id: str, artifact: Artifact, filename: str) -> None:
-    """Answer with the artifact, or the part of it that the client asks for."""
-    if handler.request.headers.get("If-None-Match") == etag(artifact):
+    """Answer with the artifact, or the part of it that the client asks for; one that grows in
+    chunks, until it has.
+    """
+    known = handler.request.headers.get("If-None-Match")
+    if known == etag(artifact) and not artifact.growing:
         handler.set_status(304)
         handler.set_header("ETag", etag(artifact))
         handler.finish()
         return
     part = requested_range(handler, artifact)
+    if artifact.growing and handler.request.method == "HEAD":  # no reader comes of it
+        _headers(handler, OpenArtifact(artifact, 0, None, NoBytes()), filename, partial=False)
+        await handler.flush()
+        handler.finish()
+        return
     opened = await handler.service.open_artifact(handler.caller, build_id, artifact.name, part)
     try:
         _headers(handler, opened, filename, partial=part is not None)
         if handler.request.method != "HEAD":
+            if opened.end is None:
+                await handler.flush()  # the head, however long the first byte takes
             await pump(handler, opened.stream)
         handler.finish()
     finally:
@@ -69,12 +81,16 @@ def _headers(handler: Handler, opened: OpenArtifact, filename: str, *, partial: 
     safe = _UNSAFE.sub("_", filename)[:200] or opened.artifact.name
     handler.set_status(206 if partial else 200)
     handler.set_header("Content-Type", "application/octet-stream")
-    handler.set_header("Content-Length", str(opened.end - opened.start))
+    if opened.end is not None:
+        handler.set_header("Content-Length", str(opened.end - opened.start))
     handler.set_header("Content-Disposition", f'attachment; filename="{quote(safe)}"')
     handler.set_header("Accept-Ranges", "bytes")
-    handler.set_header("ETag", etag(opened.artifact))
-    if partial:
-        size = opened.artifact.size
+    if opened.artifact.growing:
+        handler.set_header("Cache-Control", "no-store")
+    else:
+        handler.set_header("ETag", etag(opened.artifact))
+    if partial and opened.end is not None:
+        size = "*" if opened.artifact.growing else opened.artifact.size
         handler.set_header("Content-Range", f"bytes {opened.start}-{opened.end - 1}/{size}")
 
 

@@ -166,7 +166,7 @@ class BuildStatus(Family):
             "status": build.state.value,
             "commands": [await self._command(build, command) for command in build.commands],
         }
-        if build.state is State.STOPPED and build.artifacts:
+        if build.state is State.STOPPED and build.artifacts and build.artifacts[0].kept:
             name = build.artifacts[0].name
             document["download"] = self.url(f"/download/{build.id}/{name}")
         document["id"] = build.id

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from protocol.lifecycle import Event, advance, events_between, may
 from protocol.messages import Forwarded
-from protocol.model import Build, NodeReference, Stage, made_at
+from protocol.model import Build, NodeReference, Result, Stage, made_at
 from scheduler.core import retry
 
 
@@ -27,10 +27,10 @@ def declined(build: Build, attempt: int, now: float, cause: str) -> Build:
 
 def failed(build: Build, attempt: int, now: float, cause: str, limit: int) -> Build:
     """The attempt came to nothing by the pool's fault: the next one of `limit`, or the end."""
-    event = retry.after_loss(attempt, limit)
+    event = retry.after_loss(build, limit)
     if build.attempt != attempt or not may(build, event):
         return build
-    return advance(build, event, now, cause)
+    return advance(build, event, now, retry.why(build, cause, limit))
 
 
 def cancelled(build: Build, now: float, cause: str) -> Build:
@@ -46,19 +46,22 @@ def followed(build: Build, reported: Build, now: float, limit: int) -> Build:
         return build
     for event in events_between(build.stage, _furthest(reported)):
         build = advance(build, event, now)
+    served = tuple(artifact for artifact in build.artifacts if artifact.growing)
     build = replace(
         build,
         commands=reported.commands,
-        artifacts=reported.artifacts,
+        artifacts=reported.artifacts or served,  # a node that begins again says so a little later
         log_size=reported.log_size,
         revision=build.revision + 1,
     )
     if reported.stage is not Stage.STOPPED:
         return build
-    event = retry.after(reported, build.attempt, limit)
+    event, cause = retry.after(build, reported, limit), reported.reason
+    if reported.result in (None, Result.LOST):
+        cause = retry.why(build, cause, limit)
     if not may(build, event):
-        event = retry.after_loss(limit, limit)
-    return advance(build, event, now, reported.reason)
+        event = Event.GIVE_UP
+    return advance(build, event, now, cause)
 
 
 def found_again(build: Build, attempt: int, node: NodeReference, now: float) -> Build:

@@ -98,7 +98,7 @@ def downloads(build: Build, base: str = "") -> tuple[Link, ...]:
     if build.state is not State.STOPPED:
         return ()
     links = []
-    for index, artifact in enumerate(build.artifacts):
+    for index, artifact in enumerate(one for one in build.artifacts if one.kept):
         path = f"/api/v1/builds/{build.id}/artifacts" if index else f"/download/{build.id}"
         href = f"{base}{path}/{quote(artifact.name, safe='')}"
         name, says = words.clipped(artifact.name, 60), f"SHA-256 {artifact.sha256}"

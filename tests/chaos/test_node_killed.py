@@ -4,7 +4,10 @@
 
 import asyncio
 import contextlib
+import hashlib
+import io
 import time
+import zipfile
 from collections.abc import AsyncIterator, Iterator, Sequence
 from signal import SIGSTOP
 
@@ -14,7 +17,7 @@ from msgspec.structs import replace
 
 from protocol.client import HttpService
 from protocol.model import Result
-from protocol.recipe import IsoOutput
+from protocol.recipe import IsoOutput, OutboxOutput, Output, PathsOutput, StreamOutput
 from protocol.request import BuildRequest, Needs
 from protocol.service import LOCAL
 from tests.chaos.docker_node import (
@@ -156,6 +159,59 @@ async def test_when_it_has_run(pool: Pool, moment: Moment) -> None:
         assert container
         pool.node.begin()
         await goes_on(pool, client, build_id)
+
+
+# What is collected otherwise than an image.
+FILES = f"{SCRIPT}{GATE}mkdir /a; echo one >/a/x; echo two >/a/y\n"
+FILES += "[ ! -e /outbox ] || busybox cp -r /a /outbox\necho streamed\n"
+PATHS = PathsOutput(("/a/*", "/toiso/image.iso"))
+COLLECTING = [
+    ("first file taken", PATHS, Moment("os:rename", matching=".x.part")),
+    ("second file, before it is taken", PATHS, Moment("os:rename", "before", matching=".y.part")),
+    ("first file kept", PATHS, Moment("os:rename", matching="/x")),
+    ("all files kept", PATHS, Moment("node.collecting:Collecting.all")),
+    ("zip begun", OutboxOutput(), Moment("node.packing:_Packing.all", "before")),
+    ("zip not yet whole", OutboxOutput(), Moment("node.packing:_Packing.all")),
+    ("zip whole, not digested", OutboxOutput(), Moment("node.packing:pack")),
+    ("zip kept", OutboxOutput(), Moment("os:rename", matching="/outbox.zip")),
+    ("stream ended", StreamOutput(), Moment("node.streaming:Streaming.finish")),
+    ("stream taken", StreamOutput(), Moment("os:rename", matching=".stream.bin.part")),
+    ("stream kept", StreamOutput(), Moment("os:rename", matching="/stream.bin")),
+    ("before its end is written", StreamOutput(), Moment("node.builder:Builder._end", "before")),
+]
+
+
+@pytest.mark.parametrize(
+    ("output", "moment"),
+    [(output, moment) for _, output, moment in COLLECTING],
+    ids=[name for name, _, _ in COLLECTING],
+)
+async def test_while_files_a_zip_or_a_stream_are_taken(
+    pool: Pool, output: Output, moment: Moment
+) -> None:
+    """The next life goes on: all of it is there, once, and each has its digest."""
+    asked = build_of(pool.image, FILES, output=output)
+    async with killed(pool, moment, asked) as (client, build_id):
+        container = pool.node.container(build_id)
+        pool.node.open_gate(build_id)
+        pool.node.reaches(moment)
+        assert container
+        pool.node.begin()
+        build = await ended(client, build_id)
+        assert (build.result, build.attempt) == (Result.SUCCEEDED, 1), build.reason
+        names = {PathsOutput: ["x", "y", "image.iso"], OutboxOutput: ["outbox.zip"]}
+        assert [one.name for one in build.artifacts] == names.get(type(output), ["stream.bin"])
+        for artifact in build.artifacts:
+            opened = await client.open_artifact(LOCAL, build_id, artifact.name)
+            data = b"".join([piece async for piece in opened.stream])
+            await opened.stream.close()
+            assert hashlib.sha256(data).hexdigest() == artifact.sha256
+            assert len(data) == artifact.size
+            if artifact.name == "outbox.zip":
+                packed = zipfile.ZipFile(io.BytesIO(data))
+                assert packed.namelist() == ["a/", "a/x", "a/y"]
+                assert packed.testzip() is None
+        pool.node.nothing_left(build)
 
 
 class TestCancelled:

@@ -53,6 +53,8 @@ PROGRAMS = {
     "bin/hang": b"#!/bin/sh\nexec sleep 100000\n",
     "bin/bytes": b'#!/bin/sh\nexec head -c "$1" /dev/urandom\n',
     "bin/artifact": b'#!/bin/sh\nexec head -c "$1" /dev/urandom >/toiso/image.iso\n',
+    "bin/file": b'#!/bin/sh\nmkdir -p "${1%/*}"\nexec head -c "$2" /dev/urandom >"$1"\n',
+    "bin/warn": b'#!/bin/sh\necho "$*" >&2\n',
 }
 
 
