@@ -14,6 +14,7 @@ from node.core.outcome import FIND_IMAGE
 from node.engines.base import ContainerSpec, Engine, Limits
 from node.records import Stop
 from node.workfolder import Step, WorkFolder
+from protocol.blob_folder import BlobFolder
 from protocol.model import Build, CommandStatus, NodeReference, tagged
 from protocol.model import image_of as image_of_build
 from protocol.request import Needs
@@ -30,6 +31,7 @@ class Place(Struct, frozen=True):
     engine: Engine
     long: Executor  # threads for calls of the engine that take as long as a build does
     artifacts: ArtifactStore
+    blobs: BlobFolder  # uploads, and artifacts of other builds
     work: Path
     clock: Callable[[], float]
     publish: Callable[[Build], None]  # every change of the build, to be seen

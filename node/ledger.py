@@ -97,7 +97,9 @@ class Ledger:
         """
         store = forward.store if forward is not None else ""
         record = Record(build, forward, store, revision=1, secrets=secrets or {})
-        kept = Kept(record, self._machine, _uptime())
+        before = self._kept.get(build.id)
+        pinned = before.pinned if before is not None else False
+        kept = Kept(record, self._machine, _uptime(), pinned=pinned)
         try:
             await self._records.save(kept)
         except Unavailable as error:
@@ -111,7 +113,7 @@ class Ledger:
         kept = self._kept[build.id]
         if kept.record.build.stage is not build.stage and build.stage is not Stage.STOPPED:
             self._errands.do(partial(self.keep, build, None))
-        self.board.put(build)
+        self.board.put(_pinned(build, kept))
 
     async def keep(self, build: Build, stop: Stop | None) -> None:
         """On disk when this returns; what is older than what was kept before is passed over. Raises
@@ -122,6 +124,15 @@ class Ledger:
             return
         record = replace(before.record.now(build), revision=before.record.revision + 1)
         await self._save(replace(before, record=record, stop=stop or before.stop))
+
+    async def pin(self, build_id: str, pinned: bool) -> None:
+        """On disk when this returns. Raises Unavailable: nothing has changed then."""
+        before = self._kept[build_id]
+        try:
+            await self._save(replace(before, pinned=pinned))
+        except Unavailable:
+            self._kept[build_id] = replace(self._kept[build_id], pinned=before.pinned)
+            raise
 
     async def acknowledged(self, build_id: str, store: str) -> None:
         """The scheduler that placed the build has it on record, in this store. Raises
@@ -149,7 +160,7 @@ class Ledger:
         if build.key and kept.record.forward is None:
             self._keys[build.owner, build.key] = build.id
         self._shelve(kept.record)
-        self.board.put(build)
+        self.board.put(_pinned(build, kept))
 
     async def _save(self, kept: Kept) -> None:
         self._kept[kept.record.build.id] = kept
@@ -165,6 +176,11 @@ class Ledger:
             if shelf != (origin, settled):
                 builds.discard(key)
         self._shelves[origin, settled].add(key)
+
+
+def _pinned(build: Build, kept: Kept) -> Build:
+    """Whether it is pinned is not its builder's matter."""
+    return build if build.pinned is kept.pinned else replace(build, pinned=kept.pinned)
 
 
 def _uptime() -> float:

@@ -85,6 +85,11 @@ class Runner:
         served = self._served[build.id] = ended_log(path, build.attempt)
         return served
 
+    def follow(self, build: Build) -> None:
+        """Somebody else than its builder changed the build."""
+        if builder := self._builders.get(build.id):
+            builder.build = replace(builder.build, pinned=build.pinned, revision=build.revision)
+
     def forget(self, build: Build) -> None:
         """Remove its log."""
         self._served.pop(build.id, None)
