@@ -79,7 +79,7 @@ class Exchange:
         headers = {"Content-Type": "application/octet-stream"}
         if size is not None:
             headers["Content-Length"] = str(size)
-        body = _Sent(stream)
+        body = _Sent(stream, size)
         try:
             async with asyncio.timeout(STALL) as body.patience:
                 async with await self._request(method, path, {}, headers, body) as response:
@@ -168,17 +168,22 @@ class Exchange:
 class _Sent:
     """A stream on its way out: whoever waits for its end is told of each piece that has moved."""
 
-    def __init__(self, stream: ByteStream) -> None:
+    def __init__(self, stream: ByteStream, size: int | None) -> None:
         self.patience: asyncio.Timeout | None = None
         self.broke_off: PoolError | None = None
         self._stream = stream
+        self._size = size
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
+        sent = 0
         try:
             async for piece in self._stream:
+                sent += len(piece)
                 yield piece
                 if self.patience is not None:
                     self.patience.reschedule(asyncio.get_running_loop().time() + STALL)
+            if self._size not in (None, sent):  # the other side would wait for the rest
+                raise Unavailable(f"{sent} bytes came, and not {self._size}")
         except PoolError as error:
             self.broke_off = error
             raise

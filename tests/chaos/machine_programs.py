@@ -214,6 +214,9 @@ class NoBlobs:
         """See Blobs."""
         return frozenset(digests)
 
+    def expire(self, *_: Any) -> None:
+        """There is nothing."""
+
 
 _SIMPLE: dict[str, Any] = {
     "Records": MachineRecords,
