@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 from protocol.blob_folder import BlobFolder
 from protocol.client import HttpService
 from protocol.errors import Invalid, NotFound, PoolError, Unavailable, Unreachable
+from protocol.exchange import STALL
 from protocol.model import Build
 from protocol.references import check_given, resolve, uploaded
 from protocol.request import BuildRequest, Reference, contents, uploads
@@ -18,6 +19,7 @@ from scheduler.poller import Pool
 
 _HOLD = 1.0  # seconds until a source that failed is tried again; twice as long each time
 _HOLD_LIMIT = 300.0  # seconds that this is at most
+_PATIENCE = STALL / 2  # seconds for a piece of a source: it is blamed, not who waits for it
 _AWAY = ("silent", "lost", "unanswered")  # states of nodes that are not asked
 
 
@@ -159,12 +161,20 @@ class _Watched:
         self._stream = stream
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
+        pieces = aiter(self._stream)
+        while (piece := await self._next(pieces)) is not None:
+            yield piece
+
+    async def _next(self, pieces: AsyncIterator[bytes]) -> bytes | None:
         try:
-            async for piece in self._stream:
-                yield piece
+            async with asyncio.timeout(_PATIENCE):
+                return await anext(pieces, None)
         except PoolError as error:
             self.broke_off = error.detail
             raise
+        except TimeoutError as error:
+            self.broke_off = f"nothing came for {_PATIENCE:g} s"
+            raise Unavailable(self.broke_off) from error
 
     async def close(self) -> None:
         """Let go of it."""
