@@ -8,6 +8,7 @@ import secrets
 import time
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +31,12 @@ from node.secrets_folder import SecretsFolder
 from node.service import NodeService
 from node.state import NodeState
 from protocol import identity, mdns
-from protocol.api import health, image_creator, native
+from protocol.api import blobs, health, image_creator, native, verbs
 from protocol.api.mount import application
 from protocol.api.route import Context
 from protocol.beacon import Beacon
 from protocol.blob_folder import BlobFolder
+from protocol.board import Board
 from protocol.errors import Invalid
 from protocol.identity import Identity
 from protocol.lifecycle import Event
@@ -48,7 +50,13 @@ from protocol.source import source
 
 log = logging.getLogger(__name__)
 
-ROUTES = (*image_creator.ROUTES, *native.ROUTES, *health.ROUTES)
+ROUTES = (
+    *image_creator.ROUTES,
+    *verbs.ROUTES,
+    *native.ROUTES,
+    *blobs.ROUTES,
+    *health.ROUTES,
+)
 """The API families that a node serves."""
 _SPARE = 32  # threads for containers that are slow to end, beyond one for each slot
 _LAST_REPORT = 0.2  # seconds in which schedulers fetch the report that says goodbye
@@ -78,7 +86,7 @@ class Node:
         self.service = NodeService(place, self.state, self.ledger, self.runner)
         self.notices = Notices(me.id, self.ledger, settings, self._cancel)
         self.disk = DiskWatch(place, self.state, self.runner, reserve)
-        self.cleaner = Cleaner(place, self.runner, self.records, self.service, self.state)
+        self.cleaner = Cleaner(place, self.runner, self.records, self.service.keeping, self.state)
         self.health = health_of(
             self.metrics,
             self.ledger.board,
@@ -89,21 +97,27 @@ class Node:
     def _place(self, folder: Path) -> Place:
         """What builders work with."""
         self._work = folder / "work"
-        inputs, blobs = folder / "inputs", folder / "blobs"
-        for private in (self._work, inputs, blobs):
+        inputs = folder / "inputs"
+        for private in (self._work, inputs):
             private.mkdir(exist_ok=True, mode=0o700)
         # The loop's own threads are few, and for what is short: were they all to wait for the ends
         # of builds, none could be cancelled, begun or downloaded.
         self._long = ThreadPoolExecutor(self.settings.slots + _SPARE, "engine")
+        artifacts = ArtifactStore(folder / "artifacts")
         return Place(
             node=self.node,
             settings=self.settings,
             engine=self.engine,
             long=self._long,
-            artifacts=ArtifactStore(folder / "artifacts"),
+            artifacts=artifacts,
+            blobs=BlobFolder(
+                folder / "blobs",
+                limit=self.settings.upload_limit,
+                reserve=self.settings.disk_reserve,
+                elsewhere=partial(_made_here, self.ledger.board, artifacts),
+            ),
             work=self._work,
             inputs=inputs,
-            blobs=BlobFolder(blobs),
             secrets=SecretsFolder(Path(self.settings.secrets_folder), self.node.id),
             secrets_of=self.ledger.secrets_of,
             clock=time.time,
@@ -169,7 +183,12 @@ class Node:
 
     def web(self) -> web.Application:
         """The HTTP application."""
-        extras = {"source": source, "health": self.health, "http": self.metrics.answered}
+        extras = {
+            "source": source,
+            "health": self.health,
+            "http": self.metrics.answered,
+            "blobs": self.service,
+        }
         return application(Context(self.service, self.settings, extras), ROUTES)
 
     def beacon(self, listener: Listener) -> Beacon:
@@ -200,6 +219,17 @@ class Node:
         await self.ledger.close()
         self.engine.close()
         self._long.shutdown(wait=False, cancel_futures=True)
+
+
+def _made_here(board: Board, artifacts: ArtifactStore, digest: str) -> Path | None:
+    """Where an artifact with this digest lies that a build made here."""
+    for build in board:
+        for artifact in build.artifacts:
+            if artifact.sha256 == digest and artifact.kept and not artifact.growing:
+                path = artifacts.path(build.id, artifact.name)
+                if path.exists():
+                    return path
+    return None
 
 
 async def run(settings: NodeSettings, ready: Ready, stop: asyncio.Event) -> None:

@@ -74,6 +74,10 @@ class ArtifactStore:
             raise NotFound(f"{artifact.name} is not kept any more", field="name") from error
         return OpenArtifact(artifact, *span, FileStream(descriptor, *span))
 
+    def path(self, build_id: str, name: str) -> Path:
+        """Where the artifact lies, if it is kept; the file never changes."""
+        return self._folder / build_id / name
+
     def remove(self, build_id: str) -> None:
         """Delete what a build made. Blocks."""
         shutil.rmtree(self._folder / build_id, ignore_errors=True)

@@ -8,9 +8,9 @@ import time
 
 from node.container import LABEL, Place
 from node.engines.base import EngineError
+from node.keeping import Keeping
 from node.records import Records
 from node.runner import Runner
-from node.service import NodeService
 from node.state import NodeState
 from node.workfolder import remove_folder
 from protocol.errors import PoolError
@@ -28,14 +28,14 @@ class Cleaner:
         place: Place,
         runner: Runner,
         records: Records,
-        service: NodeService,
+        keeping: Keeping,
         state: NodeState,
     ) -> None:
         self._place = place
         self._state = state
         self._runner = runner
         self._records = records
-        self._service = service
+        self._keeping = keeping
 
     async def keep_cleaning(self, every: float) -> None:
         """For as long as the node lives; `every`: seconds."""
@@ -45,7 +45,7 @@ class Cleaner:
 
     async def clean(self) -> None:
         """Once. Never raises: what could not be removed is tried again next time."""
-        for task in (self._leftovers, self._service.forget_old, self._make_room, self._images):
+        for task in (self._leftovers, self._keeping.forget_old, self._make_room, self._images):
             try:
                 await task()
             except (EngineError, PoolError, OSError) as error:
@@ -74,9 +74,9 @@ class Cleaner:
         """
         if self._state.look_at_disk() >= self._place.settings.disk_reserve:
             return
-        for build in self._service.failures(before=time.time() - _FRESH):
+        for build in self._keeping.failures(before=time.time() - _FRESH):
             log.warning("the disk is full: removing what build %s left", build.id)
-            await asyncio.to_thread(self._service.drop_files, build)
+            await asyncio.to_thread(self._keeping.drop_files, build)
             if self._state.look_at_disk() >= self._place.settings.disk_reserve:
                 return
 

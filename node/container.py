@@ -34,9 +34,9 @@ class Place(Struct, frozen=True):
     engine: Engine
     long: Executor  # threads for calls of the engine that take as long as a build does
     artifacts: ArtifactStore
+    blobs: BlobFolder  # uploads, and artifacts of other builds
     work: Path
     inputs: Path  # one folder for each attempt that has inputs
-    blobs: BlobFolder
     secrets: SecretsFolder
     secrets_of: Callable[[str], Secrets]  # of a build that has not stopped
     clock: Callable[[], float]

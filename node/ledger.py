@@ -97,7 +97,9 @@ class Ledger:
         """
         store = forward.store if forward is not None else ""
         record = Record(build, forward, store, revision=1, secrets=secrets or {})
-        kept = Kept(record, self._machine, _uptime())
+        before = self._kept.get(build.id)
+        pinned = before.pinned if before is not None else False
+        kept = Kept(record, self._machine, _uptime(), pinned=pinned)
         try:
             await self._records.save(kept)
         except Unavailable as error:
@@ -111,7 +113,7 @@ class Ledger:
         kept = self._kept[build.id]
         if _noted(kept.record.build) != _noted(build) and build.stage is not Stage.STOPPED:
             self._errands.do(partial(self.keep, build, None))
-        self.board.put(replace(build, notices=kept.record.build.notices))
+        self.board.put(_known_here(build, kept))
 
     async def keep(self, build: Build, stop: Stop | None) -> None:
         """On disk when this returns; what is older than what was kept before is passed over. Raises
@@ -143,6 +145,15 @@ class Ledger:
         self.board.put(replace(build, notices=notices, revision=build.revision + more))
         await self._save(_again(before, told))
 
+    async def pin(self, build_id: str, pinned: bool) -> None:
+        """On disk when this returns. Raises Unavailable: nothing has changed then."""
+        before = self._kept[build_id]
+        try:
+            await self._save(replace(before, pinned=pinned))
+        except Unavailable:
+            self._kept[build_id] = replace(self._kept[build_id], pinned=before.pinned)
+            raise
+
     async def acknowledged(self, build_id: str, store: str) -> None:
         """The scheduler that placed the build has it on record, in this store. Raises
         Unavailable.
@@ -169,7 +180,7 @@ class Ledger:
         if build.key and kept.record.forward is None:
             self._keys[build.owner, build.key] = build.id
         self._shelve(kept.record)
-        self.board.put(build)
+        self.board.put(_known_here(build, kept))
 
     async def _save(self, kept: Kept) -> None:
         self._kept[kept.record.build.id] = kept
@@ -198,6 +209,14 @@ def _noted(build: Build) -> object:
     it makes.
     """
     return build.stage, any(artifact.growing for artifact in build.artifacts)
+
+
+def _known_here(build: Build, kept: Kept) -> Build:
+    """Whether it is pinned, and who was told of it, is not its builder's matter."""
+    notices = kept.record.build.notices
+    if build.pinned is kept.pinned and build.notices == notices:
+        return build
+    return replace(build, pinned=kept.pinned, notices=notices)
 
 
 def _uptime() -> float:

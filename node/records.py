@@ -40,6 +40,7 @@ class Kept(Struct, frozen=True):
     machine: str = ""  # boot id of the machine when the attempt began
     begun: float = 0.0  # seconds of that boot
     stop: Stop | None = None
+    pinned: bool = False
 
 
 class Records:

@@ -93,6 +93,11 @@ class Runner:
             raise Unavailable("its node goes on with it in a moment; ask again")
         return await builder.streaming.open(part)
 
+    def follow(self, build: Build) -> None:
+        """Somebody else than its builder changed the build."""
+        if builder := self._builders.get(build.id):
+            builder.build = replace(builder.build, pinned=build.pinned, revision=build.revision)
+
     def forget(self, build: Build) -> None:
         """Remove its log."""
         self._served.pop(build.id, None)

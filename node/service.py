@@ -4,16 +4,17 @@ its own engine.
 A scheduler's attempt runs at once or is refused; a client's build may wait here for a slot.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from secrets import token_bytes
 
 from node.container import Place
 from node.core.fence import admits
-from node.core.retention import expired
+from node.keeping import Keeping
 from node.ledger import Ledger
 from node.runner import Runner
 from node.state import NodeState
+from protocol.after import to_repeat
 from protocol.checks import check_request, check_secrets
 from protocol.errors import Busy
 from protocol.idempotency import check_same
@@ -31,15 +32,16 @@ from protocol.model import (
     Artifact,
     Build,
     Position,
-    Result,
     Stage,
+    State,
     artifact_named,
     build_id,
     new_build,
 )
 from protocol.record import reported
-from protocol.request import BuildRequest, Forward, Secrets
-from protocol.service import ByteRange, Caller, OpenArtifact, OpenLog
+from protocol.references import check_given, filled_like, resolve
+from protocol.request import BuildRequest, Forward, Secrets, uploads
+from protocol.service import LOCAL, ByteRange, ByteStream, Caller, OpenArtifact, OpenLog
 from protocol.streams import no_log
 
 
@@ -53,6 +55,7 @@ class NodeService:
         self._ledger = ledger
         self._board = ledger.board
         self._runner = runner
+        self.keeping = Keeping(place, ledger, runner)
         self._locks = Locks()  # one forward at a time for a build, one create for a key
 
     # Builds
@@ -66,19 +69,31 @@ class NodeService:
         secrets: Secrets | None = None,
     ) -> Build:
         """See BuildService."""
-        check_request(request, self._settings.images, exchanges=forward is not None)
         check_secrets(request, secrets or {})
+        return await self._submitted(caller, request, forward, key, secrets)
+
+    async def _submitted(
+        self,
+        caller: Caller,
+        request: BuildRequest,
+        forward: Forward | None = None,
+        key: str = "",
+        secrets: Secrets | None = None,
+        *,
+        retry_of: str = "",
+    ) -> Build:
+        check_request(request, self._settings.images, exchanges=forward is not None)
         if forward is not None:
             async with self._locks[forward.id]:
                 return await self._forwarded(request, forward, secrets)
         if not key:
-            return await self._direct(caller, request, "", secrets)
+            return await self._direct(caller, request, "", secrets, retry_of)
         async with self._locks[caller.owner, key]:
             since = self._place.clock() - self._settings.key_keep
             known = self._ledger.made_with(caller.owner, key, since)
             if known is None:
-                return await self._direct(caller, request, key, secrets)
-            check_same(known, request)
+                return await self._direct(caller, request, key, secrets, retry_of)
+            check_same(known, filled_like(request, known.request))
             return known
 
     async def _forwarded(
@@ -88,6 +103,7 @@ class NodeService:
         known = self._ledger.known(forward.id)
         if not admits(known, forward) and known is not None:
             return known
+        request = await self._provided(request, forwarded=True)
         if known is not None:
             await self._runner.end(known.id, Event.GIVE_UP, "a later attempt takes its place")
         if reason := self._runner.why_busy():
@@ -104,7 +120,7 @@ class NodeService:
         with self._coming():
             await self._ledger.add(build, forward, secrets)
         if known is not None:
-            self.drop_files(known)
+            self.keeping.drop_files(known)
         self._runner.begin(build)
         return self._ledger.get(build.id)
 
@@ -117,12 +133,26 @@ class NodeService:
         finally:
             self._runner.coming -= 1
 
+    async def _provided(self, request: BuildRequest, *, forwarded: bool) -> BuildRequest:
+        """The request with all digests, of which all bytes are here: a scheduler has sent them
+        before its forward. Raises Invalid, NotFound, Conflict.
+        """
+        given = uploads(request) if forwarded else frozenset()
+        here = given - await self._place.blobs.missing(LOCAL, given)
+        request = resolve(request, self._ledger.get, here)
+        check_given(request, await self._place.blobs.missing(LOCAL, uploads(request)))
+        return request
+
     async def _direct(
-        self, caller: Caller, request: BuildRequest, key: str, secrets: Secrets | None
+        self,
+        caller: Caller,
+        request: BuildRequest,
+        key: str,
+        secrets: Secrets | None,
+        retry_of: str,
     ) -> Build:
         """A client's build: begun now, or put into the node's own short queue."""
-        if self._state.leaving or self._runner.waiting >= self._settings.waiting_limit:
-            raise Busy(f"{self._runner.waiting} builds wait here already", retry_after=10)
+        request = await self._acceptable(request)
         now = self._place.clock()
         build = new_build(
             build_id(now, token_bytes(10)),
@@ -132,10 +162,42 @@ class NodeService:
             now=now,
             attempt=1,
             key=key,
+            retry_of=retry_of,
         )
         await self._ledger.add(build, None, secrets)
         self._runner.wait_for_slot(build)
         return self._ledger.get(build.id)
+
+    async def _acceptable(self, request: BuildRequest) -> BuildRequest:
+        """A client's request with all digests. Raises what `submit` does."""
+        if self._state.leaving or self._runner.waiting >= self._settings.waiting_limit:
+            raise Busy(f"{self._runner.waiting} builds wait here already", retry_after=10)
+        return await self._provided(request, forwarded=False)
+
+    async def preview(self, caller: Caller, request: BuildRequest) -> Explanation:
+        """See BuildService."""
+        check_request(request, self._settings.images)
+        await self._acceptable(request)
+        reason, ahead = self._runner.why_busy(), self._runner.waiting
+        if not reason and not ahead:
+            return Explanation("", State.WAITING, "it would begin now")
+        return Explanation("", State.WAITING, reason or "others wait here", ahead + 1)
+
+    async def retry(
+        self, caller: Caller, build_id: str, key: str = "", secrets: Secrets | None = None
+    ) -> Build:
+        """See BuildService."""
+        request = to_repeat(self._ledger.get(build_id), secrets)
+        check_secrets(request, secrets or {})
+        return await self._submitted(caller, request, None, key, secrets, retry_of=build_id)
+
+    async def pin(self, caller: Caller, build_id: str, pinned: bool) -> Build:
+        """See BuildService."""
+        return await self.keeping.pin(build_id, pinned)
+
+    async def delete(self, caller: Caller, build_id: str) -> None:
+        """See BuildService."""
+        await self.keeping.delete(caller, build_id)
 
     async def get(
         self, caller: Caller, build_id: str, *, after: int | None = None, wait: float = 0
@@ -205,6 +267,18 @@ class NodeService:
             return await self._runner.open_growing(build_id, part)
         return self._place.artifacts.open(build_id, artifact, part)
 
+    # Blobs
+
+    async def missing(self, caller: Caller, digests: Collection[str]) -> frozenset[str]:
+        """See Blobs."""
+        return await self._place.blobs.missing(caller, digests)
+
+    async def upload(
+        self, caller: Caller, stream: ByteStream, *, sha256: str = "", size: int | None = None
+    ) -> str:
+        """See Blobs."""
+        return await self._place.blobs.upload(caller, stream, sha256=sha256, size=size)
+
     # The node itself
 
     async def status(self, caller: Caller, *, after: str | None = None, wait: float = 0) -> Report:
@@ -221,24 +295,3 @@ class NodeService:
             if build and build.origin == caller.program and build.attempt == attempt:
                 await self._ledger.acknowledged(key, acknowledgement.store)
         self._state.changed.touch()
-
-    async def forget_old(self) -> None:
-        """Drop logs and artifacts, and later records, of builds that ended longer ago than the
-        settings say. Raises Unavailable.
-        """
-        now = self._place.clock()
-        for key in expired(self._board, now, self._settings.keep):
-            self.drop_files(self._ledger.get(key))
-        for key in expired(self._board, now, max(self._settings.keep, self._settings.record_keep)):
-            await self._ledger.forget(key)
-
-    def failures(self, before: float) -> tuple[Build, ...]:
-        """Builds that ended before that moment and did not succeed, oldest first."""
-        ended = [b for b in self._board if b.stopped is not None and b.stopped < before]
-        failed = [b for b in ended if b.result is not Result.SUCCEEDED]
-        return tuple(sorted(failed, key=lambda build: build.stopped or 0.0))
-
-    def drop_files(self, build: Build) -> None:
-        """Remove its log and artifacts. Blocks."""
-        self._runner.forget(build)
-        self._place.artifacts.remove(build.id)

@@ -5,6 +5,7 @@ Errors arrive as the classes that the other side raised; whatever goes wrong on 
 `Unavailable`. Redirects are never followed.
 """
 
+from collections.abc import Collection
 from urllib.parse import quote
 
 from protocol import idempotency
@@ -30,7 +31,7 @@ from protocol.messages import (
 from protocol.model import Artifact, Build, Position
 from protocol.request import BuildRequest, Forward, Order, Secrets
 from protocol.response import ResponseStream
-from protocol.service import ByteRange, Caller, OpenArtifact, OpenLog
+from protocol.service import ByteRange, ByteStream, Caller, OpenArtifact, OpenLog
 
 
 class HttpService:
@@ -62,6 +63,28 @@ class HttpService:
             order = Order(request.recipe, request.guidance, secrets or {})
             return await self._http.post("/api/v1/builds", order, Build, headers)
         return await self._http.post("/create", Forwarded(request, forward, secrets or {}), Build)
+
+    async def preview(self, caller: Caller, request: BuildRequest) -> Explanation:
+        """See BuildService. Secrets stand for themselves: only their names are looked at."""
+        order = Order(request.recipe, request.guidance, dict.fromkeys(request.secrets, "-"))
+        return await self._http.post("/api/v1/builds/preview", order, Explanation)
+
+    async def retry(
+        self, caller: Caller, build_id: str, key: str = "", secrets: Secrets | None = None
+    ) -> Build:
+        """See BuildService."""
+        headers = {idempotency.HEADER: key} if key else {}
+        body = {"secrets": secrets or {}}
+        return await self._http.post(_build(build_id) + "/retry", body, Build, headers)
+
+    async def pin(self, caller: Caller, build_id: str, pinned: bool) -> Build:
+        """See BuildService."""
+        verb = "pin" if pinned else "unpin"
+        return await self._http.post(f"{_build(build_id)}/{verb}", {}, Build)
+
+    async def delete(self, caller: Caller, build_id: str) -> None:
+        """See BuildService."""
+        await self._http.delete(_build(build_id))
 
     async def get(
         self, caller: Caller, build_id: str, *, after: int | None = None, wait: float = 0
@@ -153,6 +176,24 @@ class HttpService:
     async def acknowledge(self, caller: Caller, acknowledgement: Acknowledgement) -> None:
         """See BuildService."""
         await self._http.post("/api/v1/acknowledgements", acknowledgement, None)
+
+    # Blobs
+
+    async def missing(self, caller: Caller, digests: Collection[str]) -> frozenset[str]:
+        """See Blobs."""
+        if not digests:
+            return frozenset()
+        body = {"digests": sorted(digests)}
+        answer = await self._http.post("/api/v1/blobs/missing", body, dict[str, tuple[str, ...]])
+        return frozenset(answer.get("missing", ()))
+
+    async def upload(
+        self, caller: Caller, stream: ByteStream, *, sha256: str = "", size: int | None = None
+    ) -> str:
+        """See Blobs."""
+        method, path = ("PUT", f"/{quote(sha256, safe='')}") if sha256 else ("POST", "")
+        answer = await self._http.send(method, "/api/v1/blobs" + path, stream, size, dict[str, str])
+        return answer.get("sha256", "")
 
     # Schedulers only; not verbs of the build service
 

@@ -32,6 +32,8 @@ def opened(
         made = not _is_ours(connection, path)
         # Temporary files stay in memory: where the disk is full, they could not be written.
         connection.execute("PRAGMA temp_store = MEMORY")
+        # What is deleted is overwritten: secrets are, when their build has stopped.
+        connection.execute("PRAGMA secure_delete = ON")
         connection.execute(f"PRAGMA synchronous = {'FULL' if synchronous else 'OFF'}")
         connection.execute(f"PRAGMA page_size = {_PAGE}")
         connection.execute("PRAGMA journal_mode = WAL")

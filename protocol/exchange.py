@@ -5,7 +5,7 @@ followed.
 
 import asyncio
 import socket
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any, TypeVar
 
 import aiohttp
@@ -13,6 +13,7 @@ import aiohttp
 from protocol import wire
 from protocol.errors import ERRORS, Busy, PoolError, Unavailable, Unreachable, Unsatisfiable
 from protocol.messages import Problem
+from protocol.service import ByteStream
 
 T = TypeVar("T")
 
@@ -20,6 +21,8 @@ ANSWER = 10.0
 """Seconds that an answer may take beyond what it may be held, where nothing else is said."""
 CONNECT = 2.0
 """Seconds that a connection may take; less than a scheduler's patience, to know which it was."""
+STALL = 60.0
+"""Seconds in which something of a streamed body moves, or its last piece is answered."""
 ANSWER_LIMIT = 64 << 20
 """Bytes that an answer that is read whole may have."""
 _PIECE = 1 << 20
@@ -63,6 +66,29 @@ class Exchange:
         body = await self._exchange("POST", path, {}, packed, 0, headers)
         return None if kind is None else _typed(body, kind)
 
+    async def delete(self, path: str) -> None:
+        """A DELETE that is answered with nothing."""
+        await self._exchange("DELETE", path, {}, None, 0)
+
+    async def send(
+        self, method: str, path: str, stream: ByteStream, size: int | None, kind: type[T]
+    ) -> T:
+        """What a request with a streamed body answers. The stream's own error is raised as it is;
+        Unavailable where nothing moved for a time.
+        """
+        headers = {"Content-Type": "application/octet-stream"}
+        if size is not None:
+            headers["Content-Length"] = str(size)
+        body = _Sent(stream, size)
+        try:
+            async with asyncio.timeout(STALL) as body.patience:
+                async with await self._request(method, path, {}, headers, body) as response:
+                    return _typed(await _read(response), kind)
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            if body.broke_off is not None:
+                raise body.broke_off from error
+            raise self._unavailable(error) from error
+
     async def _exchange(
         self,
         method: str,
@@ -97,9 +123,9 @@ class Exchange:
         path: str,
         query: Mapping[str, str],
         headers: Mapping[str, str],
-        body: bytes | None,
+        body: "bytes | _Sent | None",
     ) -> aiohttp.ClientResponse:
-        if body is not None:
+        if isinstance(body, bytes):
             headers = {**headers, "Content-Type": wire.MSGPACK}
         response = await self._connection().request(
             method,
@@ -137,6 +163,30 @@ class Exchange:
             return Unreachable(f"{self._url} cannot be reached: {error.os_error.strerror or error}")
         text = str(error) or "no answer in time"
         return Unavailable(f"{self._url} does not answer: {text}")
+
+
+class _Sent:
+    """A stream on its way out: whoever waits for its end is told of each piece that has moved."""
+
+    def __init__(self, stream: ByteStream, size: int | None) -> None:
+        self.patience: asyncio.Timeout | None = None
+        self.broke_off: PoolError | None = None
+        self._stream = stream
+        self._size = size
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        sent = 0
+        try:
+            async for piece in self._stream:
+                sent += len(piece)
+                yield piece
+                if self.patience is not None:
+                    self.patience.reschedule(asyncio.get_running_loop().time() + STALL)
+            if self._size not in (None, sent):  # the other side would wait for the rest
+                raise Unavailable(f"{sent} bytes came, and not {self._size}")
+        except PoolError as error:
+            self.broke_off = error
+            raise
 
 
 def number(response: aiohttp.ClientResponse, header: str) -> int:

@@ -213,6 +213,7 @@ def new_build(
     now: float,
     attempt: int = 0,
     key: str = "",
+    retry_of: str = "",
 ) -> Build:
     """A build as it stands when it was accepted."""
     commands = tuple(CommandStatus(command.name) for command in request.recipe.commands)
@@ -227,6 +228,7 @@ def new_build(
         commands=commands,
         history=history,
         key=key,
+        retry_of=retry_of,
     )
 
 

@@ -5,15 +5,17 @@ import contextlib
 import logging
 import platform
 from collections.abc import Coroutine
+from pathlib import Path
 from typing import Any
 
 from tornado import web
 
 from protocol import identity, mdns
-from protocol.api import health, image_creator, native
+from protocol.api import blobs, health, image_creator, native, verbs
 from protocol.api.mount import application
 from protocol.api.route import Context
 from protocol.beacon import Beacon
+from protocol.blob_folder import BlobFolder
 from protocol.board import Board
 from protocol.errors import PoolError
 from protocol.identity import Identity
@@ -39,16 +41,28 @@ from scheduler.web import pages
 
 log = logging.getLogger(__name__)
 
-ROUTES = (*image_creator.ROUTES, *native.ROUTES, *health.ROUTES, *nodes_api.ROUTES, *pages.ROUTES)
+ROUTES = (
+    *image_creator.ROUTES,
+    *verbs.ROUTES,
+    *native.ROUTES,
+    *blobs.ROUTES,
+    *health.ROUTES,
+    *nodes_api.ROUTES,
+    *pages.ROUTES,
+)
 """The API families that a scheduler serves, and its page."""
 _HOUSE = 60.0  # seconds between looks for what is old
+_SPARE = 256 << 20  # bytes of the disk that uploads leave free
 _LAST_REPORT = 0.2  # seconds in which schedulers above fetch the report that says goodbye
 
 
 class Scheduler:
     """A scheduler's parts."""
 
-    def __init__(self, settings: SchedulerSettings, me: Identity, store: Store) -> None:
+    def __init__(
+        self, settings: SchedulerSettings, me: Identity, store: Store, folder: Path
+    ) -> None:
+        """`folder`: of its own, for what is uploaded."""
         self.identity = me
         self.settings = settings
         self.name = settings.name or platform.node()
@@ -57,7 +71,8 @@ class Scheduler:
         ledger = Ledger(Board(), store)
         ledger.observe = self._observe
         caller = Caller(owner="", role=Role.PROGRAM, program=me.id, store=store.id)
-        self.dispatcher = Dispatcher(caller, settings, ledger)
+        uploads = BlobFolder(folder / "blobs", limit=settings.upload_limit, reserve=_SPARE)
+        self.dispatcher = Dispatcher(caller, settings, ledger, uploads)
         self.service = SchedulerService(me, self.name, settings, self.dispatcher)
         self.notices = Notices(me.id, ledger, settings, self.dispatcher.cancel)
         self.discovery = Discovery(self.dispatcher.pool, me.id, settings.pool)
@@ -89,6 +104,7 @@ class Scheduler:
             "roster": self.listing,
             "health": self.health,
             "http": self.metrics.answered,
+            "blobs": self.service,
         }
         return application(Context(self.service, self.settings, extras), ROUTES)
 
@@ -121,7 +137,7 @@ class Scheduler:
         while True:
             await asyncio.sleep(_HOUSE)
             try:
-                await self.service.forget_old()
+                await self.service.keeping.forget_old()
             except PoolError as error:
                 log.warning("old builds could not be forgotten: %s", error.detail)
 
@@ -145,7 +161,7 @@ async def run(settings: SchedulerSettings, ready: Ready, stop: asyncio.Event) ->
     with identity.open_data(folder):
         me = identity.load(folder)
         store = open_store(settings.store, folder)
-        scheduler = Scheduler(settings, me, store)
+        scheduler = Scheduler(settings, me, store, folder)
         listener = Listener(settings)
         server = listener.serve(scheduler.web(), settings)
         async with contextlib.AsyncExitStack() as ending:

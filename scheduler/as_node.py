@@ -19,7 +19,7 @@ class AsNode:
     def __init__(self, me: Identity, name: str, dispatcher: Dispatcher) -> None:
         self.leaving = False
         self._me = me
-        self._name = name
+        self.name = name
         self._dispatcher = dispatcher
 
     def why_busy(self) -> str:
@@ -50,7 +50,7 @@ class AsNode:
         return Report(
             id=self._me.id,
             boot=self._me.boot,
-            name=self._name,
+            name=self.name,
             role="scheduler",
             version=VERSION,
             api=API_VERSION,

@@ -53,6 +53,16 @@ class Attempts:
         now = self.ledger.get(build.id)
         self._changed(now, steps.failed(now, build.attempt, time.time(), cause, self._limit))
 
+    def lost(self, build: Build, cause: str) -> None:
+        """There can be no further attempt: the end."""
+        now = self.ledger.get(build.id)
+        self._changed(now, steps.failed(now, now.attempt, time.time(), cause, now.attempt))
+
+    def refused(self, build: Build, cause: str) -> None:
+        """No node can ever do it: the end."""
+        now = self.ledger.get(build.id)
+        self._changed(now, steps.refused(now, build.attempt, time.time(), cause))
+
     def cancelled(self, build: Build, cause: str) -> Build:
         """Our record of a build that is ended here."""
         self._changed(build, steps.cancelled(build, time.time(), cause))

@@ -9,6 +9,7 @@ from heapq import nlargest
 
 from msgspec.structs import replace
 
+from protocol.blob_folder import BlobFolder
 from protocol.errors import Unavailable
 from protocol.messages import Refusal, Report
 from protocol.model import Build, NodeReference, Stage
@@ -25,6 +26,7 @@ from scheduler.following import Follower
 from scheduler.forwarding import Forwarder
 from scheduler.ledger import Ledger
 from scheduler.poller import Pool
+from scheduler.sources import Sources
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +34,10 @@ _TICK = 1.0  # seconds after which silence is looked at though nothing happened
 _GAP = 2.0  # seconds that a tick may be late before it was we who stood still
 _REASON_AGE = 5.0  # seconds after which a waiting build's reason is written anew
 _RECENT = 50  # ended builds that tell how long one takes
+_NO_SECRETS = (
+    "its attempt was lost, and its secrets with an earlier store of this scheduler: it cannot be"
+    " placed anew"
+)
 _IN_USE = ("ready", "busy")  # states of nodes that builds run on
 _REASONED = 100  # builds at the head of the queue whose reasons are kept up to date
 
@@ -39,14 +45,17 @@ _REASONED = 100  # builds at the head of the queue whose reasons are kept up to 
 class Dispatcher:
     """The queue and the way out of it. For use on the event loop."""
 
-    def __init__(self, caller: Caller, settings: SchedulerSettings, ledger: Ledger) -> None:
+    def __init__(
+        self, caller: Caller, settings: SchedulerSettings, ledger: Ledger, blobs: BlobFolder
+    ) -> None:
         """`caller`: this scheduler, as nodes know it."""
         self.caller = caller
         self.ledger = ledger
         self.pool = Pool(caller, settings, ledger.store)
         rule = Rule(settings.quarantine_after, settings.quarantine, settings.quarantine_limit)
         self.attempts = Attempts(self.pool, ledger, settings.attempts, rule)
-        self._forwarder = Forwarder(caller, self.pool, self.attempts)
+        self.sources = Sources(caller, self.pool, ledger, blobs)
+        self._forwarder = Forwarder(caller, self.pool, self.attempts, self.sources)
         self.follower = Follower(caller, self.pool, self.attempts, self._forwarder)
         self.pool.on_report = self.follower.on_report
         self.recovered = asyncio.Event()  # every node that was found said what it has of us
@@ -112,15 +121,18 @@ class Dispatcher:
 
     def queue(self) -> list[Build]:
         """The builds that wait, the next one first."""
-        return list(self._in_order())
+        return list(self._in_order(self.ledger.waiting_builds()))
 
-    def _in_order(self) -> Turns:
-        return in_order(self.ledger.waiting_builds(), self.ledger.shares(), time.time())
+    def _in_order(self, builds: tuple[Build, ...]) -> Turns:
+        return in_order(builds, self.ledger.shares(), time.time())
 
-    def place_in_queue(self, build_id: str) -> int | None:
-        """From 1; None where it does not wait."""
-        for place, build in enumerate(self.queue(), 1):
-            if build.id == build_id:
+    def place_in_queue(self, build: Build) -> int | None:
+        """From 1; None where it does not wait. A build that is not made yet would have that."""
+        waiting = self.ledger.waiting_builds()
+        if build.id not in self.ledger:
+            waiting = (*waiting, build)
+        for place, other in enumerate(self._in_order(waiting), 1):
+            if other.id == build.id:
                 return place
         return None
 
@@ -211,23 +223,30 @@ class Dispatcher:
             if now - self._explained < _REASON_AGE:
                 return
             self._explained = now
-        turns = self._in_order()
+        turns = self._in_order(self.ledger.waiting_builds())
         for number, build in enumerate(turns):
             if number >= _REASONED and not any(node.free for node in candidates.values()):
                 return
+            if self.ledger.lacks_secrets(build):
+                self.attempts.lost(build, _NO_SECRETS)
+                continue
             needs = build.request.guidance.needs
             if needs in hopeless and number >= _REASONED:
                 turns.passed_over()
                 continue
             choice = choose(build, candidates.values())
             if (node := choice.node) is not None:
+                if words := self.sources.why_not(build):
+                    turns.passed_over()
+                    self._note_why(build, words)
+                    continue
                 self._place(build, node)
                 more = {"ours": node.ours + 1, "coming": node.coming + 1}
                 candidates[node.key] = replace(node, last_used=time.monotonic(), **more)
             else:
                 hopeless.add(needs)
                 turns.passed_over()
-                self._note_why(build, self._with_unheard(choice))
+                self._note_why(build, in_words(self._with_unheard(choice)))
 
     def _place(self, build: Build, node: Candidate) -> None:
         """Commit attempt and node to the record, then forward."""
@@ -237,12 +256,12 @@ class Dispatcher:
         self._used[reference.id] = time.monotonic()
         self._forwarder.send(placed, first=True)
 
-    def _note_why(self, build: Build, choice: Choice) -> None:
+    def _note_why(self, build: Build, words: str) -> None:
         now = time.monotonic()
         if now - self._reasoned.get(build.id, -_REASON_AGE) < _REASON_AGE:
             return
         self._reasoned[build.id] = now
-        if (words := in_words(choice)) != build.reason:
+        if words != build.reason:
             self.ledger.put(replace(build, reason=words, revision=build.revision + 1))
 
     def _give_up_lost(self) -> None:
@@ -250,7 +269,9 @@ class Dispatcher:
         for node in self.pool.lost(self.ledger.nodes_in_use()):
             for key in self.ledger.on_node(node):
                 build = self.ledger.get(key)
-                if (other := self.choice(build).node) is not None:
+                if self.ledger.lacks_secrets(build):
+                    self.attempts.lost(build, _NO_SECRETS)
+                elif (other := self.choice(build).node) is not None:
                     self.attempts.given_up(build, "its node was lost")
                     build = self.ledger.get(key)
                     if build.stage is Stage.QUEUED:
@@ -272,3 +293,4 @@ class Dispatcher:
         await self.ledger.forget(build_id)
         self._reasoned.pop(build_id, None)
         self._forwarder.forget(build)
+        self.sources.forget(build)

@@ -51,8 +51,24 @@ class Follower:
         done: list[tuple[str, int]] = []
         for action in reconcile(wanted, known, report):
             done += self._perform(action, report)
-        if done:
+        unlike = self._pinned_otherwise(report)
+        for key in unlike:
+            self._errands.do(partial(self._pin, report.id, key))
+        if done := [attempt for attempt in done if attempt[0] not in unlike]:
             self._errands.do(partial(self._acknowledged, report.id, tuple(done)))
+
+    def _pinned_otherwise(self, report: Report) -> frozenset[str]:
+        """Builds that the node keeps for another time than we say; it hears of that, and goes on
+        reporting them until it has.
+        """
+        return frozenset(
+            there.id
+            for there in report.builds
+            if there.id in self._ledger
+            and there.pinned is not (record := self._ledger.get(there.id)).pinned
+            and record.node is not None
+            and record.node.id == report.id
+        )
 
     def tell_cancelled(self, build: Build) -> None:
         """End its attempt on its node; where that is not heard, the next report asks again."""
@@ -87,7 +103,7 @@ class Follower:
         if reported.id in self._ledger:
             self._attempts.found_again(reported, node)
             self._attempts.follow(reported, report.id, leaving=report.leaving)
-        elif reported.id not in self._adopting:
+        elif reported.id not in self._adopting and reported.id not in self._ledger.deleted:
             self._adopting.add(reported.id)
             whole = report.wholes.get(reported.id)
             self._errands.do(partial(self._adopted, reported, whole, node))
@@ -129,6 +145,10 @@ class Follower:
         if client := self._pool.client(node):
             done = Acknowledgement(attempts, self._caller.store)
             await client.acknowledge(self._caller, done)
+
+    async def _pin(self, node: str, build_id: str) -> None:
+        if client := self._pool.client(node):
+            await client.pin(self._caller, build_id, self._ledger.get(build_id).pinned)
 
     async def _cancel(self, node: str, build_id: str, attempt: int) -> None:
         await self._ledger.saved(build_id)

@@ -7,13 +7,15 @@ that makes no sense - the node's next report decides.
 import asyncio
 from collections import defaultdict
 
+from protocol.client import HttpService
 from protocol.errors import Busy, Conflict, Denied, Invalid, PoolError, Unavailable, Unreachable
 from protocol.messages import Report
-from protocol.model import Build
+from protocol.model import Build, Stage
 from protocol.request import Forward
 from protocol.service import Caller
 from scheduler.attempts import Attempts
 from scheduler.poller import Pool
+from scheduler.sources import SourceGone, Sources, SourceSilent
 
 _TRIES = 3
 """Times that one attempt is sent to a node that does not have it, before it is taken for failed."""
@@ -22,13 +24,14 @@ _TRIES = 3
 class Forwarder:
     """Attempts on their way to nodes, and what is remembered of how nodes took them."""
 
-    def __init__(self, caller: Caller, pool: Pool, attempts: Attempts) -> None:
+    def __init__(self, caller: Caller, pool: Pool, attempts: Attempts, sources: Sources) -> None:
         """`caller`: this scheduler, as nodes know it."""
         self.on_the_way: set[str] = set()  # builds whose forward is not answered yet
         self._caller = caller
         self._pool = pool
         self._ledger = attempts.ledger
         self._attempts = attempts
+        self._sources = sources
         self._tries: defaultdict[tuple[str, int], int] = defaultdict(int)
         self._full: dict[str, Report] = {}  # node that had no room -> its report then
         self._never: defaultdict[str, set[str]] = defaultdict(set)  # node -> builds never taken
@@ -84,7 +87,8 @@ class Forwarder:
             self.on_the_way.discard(build.id)
             return
         try:
-            reported = await self._ask(build)
+            if await self._is_given(build, first):
+                self._attempts.follow(await self._ask(build), node)
         except Busy as error:
             self._had_no_room(node)
             self._declined(build, error.detail, first)
@@ -99,14 +103,27 @@ class Forwarder:
             self._declined(build, error.detail, first)
         except PoolError as error:
             self._attempts.failed(build, f"{build.node.name} failed to take it: {error.detail}")
-        else:
-            self._attempts.follow(reported, node)
         finally:
             self.on_the_way.discard(build.id)
             self._pool.changed.touch()
 
+    async def _is_given(self, build: Build, first: bool) -> bool:
+        """Whether the node has what the build needs now, and somebody still wants the attempt."""
+        try:
+            await self._sources.give(build, self._client(build))
+        except SourceGone as error:
+            self._attempts.refused(build, str(error))
+            return False
+        except SourceSilent as error:
+            self._sources.hold(build, str(error))
+            self._declined(build, str(error), first)
+            return False
+        if build.id not in self._ledger:
+            return False
+        now = self._ledger.get(build.id)
+        return now.attempt == build.attempt and now.stage not in (Stage.QUEUED, Stage.STOPPED)
+
     async def _ask(self, build: Build) -> Build:
-        assert build.node is not None
         above = self._ledger.forward_of(build.id)
         forward = Forward(
             id=build.id,
@@ -117,11 +134,15 @@ class Forwarder:
             store=self._caller.store,
             key=build.key,
         )
-        client = self._pool.client(build.node.id)
+        secrets = self._ledger.secrets_of(build.id)
+        client = self._client(build)
+        return await client.submit(self._caller, build.request, forward, secrets=secrets)
+
+    def _client(self, build: Build) -> HttpService:
+        client = None if build.node is None else self._pool.client(build.node.id)
         if client is None:
             raise Unreachable("it is not in the pool any more")
-        secrets = self._ledger.secrets_of(build.id)
-        return await client.submit(self._caller, build.request, forward, secrets=secrets)
+        return client
 
     def _had_no_room(self, node: str) -> None:
         """It turned busy since its report: it is passed over until it reports anew."""

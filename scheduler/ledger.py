@@ -8,7 +8,7 @@ an end - waits for `saved` first.
 
 import asyncio
 import logging
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable
 
 from msgspec.structs import replace
@@ -48,6 +48,7 @@ class Ledger:
         self._writing = asyncio.Lock()
         self._changes = Watch()
         self._written = Watch()
+        self.deleted: deque[str] = deque(maxlen=10_000)  # builds that no late report brings back
         self._problem: PoolError | None = None  # why the last write failed
         for record in store.records():
             self._take(record)
@@ -67,6 +68,10 @@ class Ledger:
     def secrets_of(self, build_id: str) -> Secrets:
         """The secrets of a build, as long as they are needed. Raises NotFound."""
         return self.record(build_id).secrets
+
+    def lacks_secrets(self, build: Build) -> bool:
+        """Whether the build's secrets are gone: a node told us of it when our store was lost."""
+        return not self._records[build.id].secrets.keys() >= set(build.request.secrets)
 
     # Changes
 
@@ -116,11 +121,11 @@ class Ledger:
         self._records[build_id] = self.record(build_id).known_to(store)
         self._write_down(build_id)
 
-    def replaced(self, build: Build, forward: Forward) -> Build:
+    def replaced(self, build: Build, forward: Forward, secrets: Secrets | None = None) -> Build:
         """The scheduler above placed its build here again: another attempt of the same build."""
-        self._records[build.id] = replace(
-            self._records[build.id], forward=forward, store=forward.store, acknowledged=False
-        )
+        record = self._records[build.id]
+        record = replace(record, forward=forward, store=forward.store, acknowledged=False)
+        self._records[build.id] = replace(record, secrets=secrets or record.secrets)
         before = self.board.get(build.id)
         self._index(before, build)
         self._write_down(build.id)

@@ -1,19 +1,14 @@
 """The scheduler's build service: queues, places, forwards to nodes, relays what they give back."""
 
 import logging
-import time
-from secrets import token_bytes
+from collections.abc import Collection
 
-from msgspec.structs import replace
-
-from protocol.checks import check_request, check_secrets
+from protocol.after import to_repeat
+from protocol.checks import check_request
 from protocol.client import HttpService
-from protocol.errors import Busy, Conflict, PoolError, Unavailable
-from protocol.idempotency import check_same
+from protocol.errors import PoolError, Unavailable
 from protocol.identity import Identity
-from protocol.locks import Locks
 from protocol.messages import (
-    PATH_LIMIT,
     Acknowledgement,
     BuildPage,
     BuildQuery,
@@ -28,18 +23,18 @@ from protocol.model import (
     Stage,
     State,
     artifact_named,
-    build_id,
-    new_build,
 )
 from protocol.record import reported
 from protocol.request import BuildRequest, Forward, Secrets
-from protocol.service import LOCAL, ByteRange, Caller, OpenArtifact, OpenLog
+from protocol.service import ByteRange, ByteStream, Caller, OpenArtifact, OpenLog
 from protocol.streams import no_log
 from protocol.watch import Watch
+from scheduler.accepting import Accepting
 from scheduler.as_node import AsNode
 from scheduler.config import SchedulerSettings
-from scheduler.core.placement import in_words
 from scheduler.dispatch import Dispatcher
+from scheduler.explaining import explain, preview
+from scheduler.keeping import Keeping
 
 log = logging.getLogger(__name__)
 
@@ -57,10 +52,12 @@ class SchedulerService:
         self._pool = dispatcher.pool
         self._ledger = dispatcher.ledger
         self._board = dispatcher.ledger.board
-        self._locks = Locks()  # one create at a time for a key, one forward for a build
         self._changed = Watch(self._pool.changed, self._board.changed)
         self._caller = dispatcher.caller
+        self._blobs = dispatcher.sources.blobs
+        self.keeping = Keeping(settings, dispatcher)
         self._as_node = AsNode(me, name, dispatcher)
+        self._accepting = Accepting(me, settings, dispatcher, self._as_node, self.cancel)
 
     @property
     def leaving(self) -> bool:
@@ -83,78 +80,19 @@ class SchedulerService:
         secrets: Secrets | None = None,
     ) -> Build:
         """See BuildService."""
-        check_request(request, self._settings.images, exchanges=forward is not None)
-        check_secrets(request, secrets or {})
-        if forward is not None:
-            async with self._locks[forward.id]:
-                return await self._from_above(request, forward, secrets)
-        if not key:
-            return await self._new(caller, request, "", secrets)
-        await self._dispatcher.recovered.wait()  # a node may know the key, where our store is new
-        async with self._locks[caller.owner, key]:
-            known = self._ledger.made_with((caller.owner, key))
-            if known is None:
-                return await self._new(caller, request, key, secrets)
-            check_same(known, request)
-            return known
+        return await self._accepting.submit(caller, request, forward, key, secrets)
 
-    async def _new(
-        self, caller: Caller, request: BuildRequest, key: str, secrets: Secrets | None
-    ) -> Build:
-        if self._ledger.waiting >= self._settings.waiting_limit:
-            raise Busy(
-                f"{self._ledger.waiting} builds wait already",
-                retry_after=round(min(600, self._dispatcher.estimate(1) or 30)) or 1,
-            )
-        now = time.time()
-        identity = build_id(now, token_bytes(10))
-        build = new_build(
-            identity, request, origin=self._me.id, owner=caller.owner, now=now, key=key
-        )
-        await self._ledger.add(build, None, secrets)
-        self._pool.changed.touch()
-        return build
+    async def preview(self, caller: Caller, request: BuildRequest) -> Explanation:
+        """See BuildService."""
+        check_request(request, self._settings.images)
+        return preview(self._dispatcher, await self._accepting.acceptable(request), caller.owner)
 
-    async def _from_above(
-        self, request: BuildRequest, forward: Forward, secrets: Secrets | None
+    async def retry(
+        self, caller: Caller, build_id: str, key: str = "", secrets: Secrets | None = None
     ) -> Build:
-        """A scheduler uses us as its node: taken while a node is ready, refused otherwise, as a
-        node does.
-        """
-        if self._me.id in forward.path or len(forward.path) > PATH_LIMIT:
-            raise Conflict(
-                "the build came by this scheduler before, or by too many",
-                field="forward.path",
-                expected=f"at most {PATH_LIMIT} schedulers, each once",
-            )
-        known = self._board.get(forward.id) if forward.id in self._board else None
-        last = self._ledger.forward_of(forward.id)
-        if known is not None and last is None and known.origin == forward.origin:
-            return self._ledger.as_asked(self._ledger.replaced(known, forward))  # adopted before
-        if known is not None:
-            if last is None or last.origin != forward.origin or forward.attempt < last.attempt:
-                raise Conflict("this build is here already", field="forward.attempt")
-            if forward.attempt == last.attempt:
-                return self._ledger.as_asked(known)
-            known = await self.cancel(LOCAL, known.id)
-        if reason := self._as_node.why_busy():
-            raise Busy(f"{self._name} takes no build: {reason}", retry_after=1)
-        build = new_build(
-            forward.id,
-            request,
-            origin=forward.origin,
-            owner=forward.owner,
-            now=time.time(),
-            attempt=known.attempt if known is not None else 0,
-            key=forward.key,
-        )
-        if known is None:
-            await self._ledger.add(build, forward, secrets)
-        else:
-            self._ledger.replaced(replace(build, revision=known.revision + 1), forward)
-            await self._ledger.saved(build.id)
-        self._pool.changed.touch()
-        return self._ledger.as_asked(build)
+        """See BuildService."""
+        request = to_repeat(self._board.get(build_id), secrets)
+        return await self._accepting.submit(caller, request, None, key, secrets, retry_of=build_id)
 
     async def get(
         self, caller: Caller, build_id: str, *, after: int | None = None, wait: float = 0
@@ -205,22 +143,15 @@ class SchedulerService:
 
     async def explain(self, caller: Caller, build_id: str) -> Explanation:
         """See BuildService."""
-        build = self._board.get(build_id)
-        if build.stage is not Stage.QUEUED:
-            words = build.reason or self._dispatcher.why_still(build)
-            return Explanation(build.id, build.state, words, history=build.history)
-        choice = self._dispatcher.choice(build)
-        place = self._dispatcher.place_in_queue(build_id)
-        words = in_words(choice) if choice.node is None else "it is about to be placed"
-        return Explanation(
-            build.id,
-            build.state,
-            words,
-            place,
-            self._dispatcher.estimate(place) if place else None,
-            choice.refusals,
-            build.history,
-        )
+        return explain(self._dispatcher, self._board.get(build_id))
+
+    async def pin(self, caller: Caller, build_id: str, pinned: bool) -> Build:
+        """See BuildService."""
+        return await self.keeping.pin(build_id, pinned)
+
+    async def delete(self, caller: Caller, build_id: str) -> None:
+        """See BuildService."""
+        await self.keeping.delete(caller, build_id)
 
     # Logs and artifacts: relayed from the node, never kept
 
@@ -266,6 +197,18 @@ class SchedulerService:
             raise Unavailable(f"the node that has it ({name}) is not in the pool now")
         return client
 
+    # Blobs
+
+    async def missing(self, caller: Caller, digests: Collection[str]) -> frozenset[str]:
+        """See Blobs."""
+        return await self._blobs.missing(caller, digests)
+
+    async def upload(
+        self, caller: Caller, stream: ByteStream, *, sha256: str = "", size: int | None = None
+    ) -> str:
+        """See Blobs."""
+        return await self._blobs.upload(caller, stream, sha256=sha256, size=size)
+
     # The scheduler itself
 
     async def status(self, caller: Caller, *, after: str | None = None, wait: float = 0) -> Report:
@@ -291,11 +234,3 @@ class SchedulerService:
             if self._ledger.as_asked(build).attempt == attempt:
                 self._ledger.acknowledged(key, acknowledgement.store)
         self._changed.touch()
-
-    async def forget_old(self) -> None:
-        """Drop builds and keys that are older than the settings say."""
-        now = time.time()
-        self._ledger.forget_keys(now - self._settings.key_keep)
-        for build in self._board:
-            if build.stopped is not None and build.stopped < now - self._settings.keep:
-                await self._dispatcher.forget(build.id)

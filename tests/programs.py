@@ -75,7 +75,7 @@ async def a_scheduler(
     own = SchedulerSettings(listen="127.0.0.1:0", mdns=False, **chosen)
     data = folder / name
     with identity.open_data(data):
-        scheduler = Scheduler(own, identity.load(data), open_store(own.store, data))
+        scheduler = Scheduler(own, identity.load(data), open_store(own.store, data), data)
         listener = Listener(own)
         server = listener.serve(scheduler.web(), own)
         scheduler.discovery.named(own.nodes)

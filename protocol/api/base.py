@@ -73,11 +73,15 @@ class Handler(web.RequestHandler):
             raise web.HTTPError(405)
         self.caller = access.caller_of(self.request)
         access.check(self.caller, permission)
-        bound = self.limits.body_limit + DRAIN
+        bound = self.bound()
         length = self.request.headers.get("Content-Length", "0")
         if length.isdigit() and int(length) > bound:
-            raise self._too_large()
+            raise self.too_large(bound - DRAIN)
         self.request.connection.set_max_body_size(bound)  # type: ignore[union-attr]
+
+    def bound(self) -> int:
+        """Bytes of a body that are read at all; a handler that passes them on may take more."""
+        return self.limits.body_limit + DRAIN
 
     def data_received(self, chunk: bytes) -> None:
         """Called for each piece of the body: what is over the limit is read and dropped, so that
@@ -126,7 +130,7 @@ class Handler(web.RequestHandler):
     def whole_body(self) -> bytes:
         """The body. Raises TooLarge."""
         if self.received > self.limits.body_limit:
-            raise self._too_large()
+            raise self.too_large(self.limits.body_limit)
         return bytes(self.body)
 
     def number(self, name: str, default: float, *, low: float, high: float) -> float:
@@ -251,8 +255,8 @@ class Handler(web.RequestHandler):
         elif not isinstance(value, StreamClosedError):
             log.error("%s %s", self.request.method, self.request.path, exc_info=(typ, value, tb))
 
-    def _too_large(self) -> TooLarge:
-        limit = self.limits.body_limit
+    def too_large(self, limit: int) -> TooLarge:
+        """The error of a body over the limit, in bytes."""
         return TooLarge(
             f"the body is over {limit} bytes", field="body", expected=f"at most {limit} bytes"
         )

@@ -10,11 +10,11 @@ from protocol import wire
 from protocol.api.access import Permission
 from protocol.api.base import Handler
 from protocol.api.content import pump, send_artifact
+from protocol.api.multipart import Multipart
 from protocol.api.route import ID, Route
 from protocol.errors import Invalid
 from protocol.messages import Acknowledgement, BuildQuery, Cancellation
 from protocol.model import Build, Position, artifact_named
-from protocol.request import Order
 
 ARTIFACT = r"([A-Za-z0-9][A-Za-z0-9._-]{0,127})"
 
@@ -34,12 +34,12 @@ def view(build: Build) -> dict[str, Any]:
     }
 
 
-class Builds(Handler):
+class Builds(Multipart):
     """Submit and list."""
 
     async def post(self) -> None:
         """Submit a build; the answer says where it is from now on."""
-        order = self.decoded(Order)
+        order = self.order()
         build = await self.service.submit(
             self.caller, order.request, key=self.idempotency_key(), secrets=order.secrets
         )
@@ -69,6 +69,11 @@ class OneBuild(Handler):
             self.caller, build_id, after=self.whole("after"), wait=self.wait_seconds()
         )
         self.reply(view(await self.unless_gone(getting)))
+
+    async def delete(self, build_id: str) -> None:
+        """Forget a build that has stopped, its log and artifacts."""
+        await self.service.delete(self.caller, build_id)
+        self.set_status(204)
 
 
 class Cancel(Handler):
@@ -181,7 +186,7 @@ _BUILD = f"/api/v1/builds/{ID}"
 
 ROUTES = (
     Route("/api/v1/builds", Builds, {"GET": Permission.READ, "POST": Permission.BUILD}),
-    Route(_BUILD, OneBuild, {"GET": Permission.READ}),
+    Route(_BUILD, OneBuild, {"GET": Permission.READ, "DELETE": Permission.BUILD}),
     Route(f"{_BUILD}/cancel", Cancel, {"POST": Permission.BUILD}),
     Route(f"{_BUILD}/log", Log, {"GET": Permission.READ}),
     Route(f"{_BUILD}/artifacts", Artifacts, {"GET": Permission.READ}),

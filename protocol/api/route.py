@@ -26,6 +26,8 @@ class ApiSettings(msgspec.Struct, frozen=True):
     relative_urls: bool = False  # status and download URLs without scheme and host
     public_url: str = ""  # what clients call this program, where a proxy changes it
     images: tuple[str, ...] = ("*",)  # patterns of image names that builds may name
+    upload_limit: int = 64 << 30  # bytes of an upload, and of an artifact that others build on
+    upload_keep: float = 86400.0  # seconds that uploads are kept after their last use
 
 
 class Context(msgspec.Struct, frozen=True):

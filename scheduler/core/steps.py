@@ -33,6 +33,13 @@ def failed(build: Build, attempt: int, now: float, cause: str, limit: int) -> Bu
     return advance(build, event, now, retry.why(build, cause, limit))
 
 
+def refused(build: Build, attempt: int, now: float, cause: str) -> Build:
+    """What it needs is nowhere any more: no node can ever do it."""
+    if build.attempt != attempt or not may(build, Event.REFUSE):
+        return build
+    return advance(build, Event.REFUSE, now, cause)
+
+
 def cancelled(build: Build, now: float, cause: str) -> Build:
     """Ended by its user; the node hears of it by the next report, if not before."""
     return advance(build, Event.CANCEL, now, cause) if may(build, Event.CANCEL) else build
@@ -88,6 +95,7 @@ def adopted(reported: Build, whole: Forwarded, node: NodeReference, now: float) 
         created=made_at(reported.id, reported.created),
         history=reported.history[:1],
         key=forward.key,
+        pinned=reported.pinned,
     )
     return found_again(build, reported.attempt, node, now)
 

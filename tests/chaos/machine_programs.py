@@ -4,7 +4,7 @@ place of their clocks, lots, files, sockets and engines.
 
 import asyncio
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import cache
 from typing import Any
 
@@ -197,9 +197,31 @@ class MachineStore:
         self.fresh = False
 
 
+class NoFolder:
+    """A data folder in which nothing is kept."""
+
+    def __truediv__(self, name: str) -> "NoFolder":
+        return self
+
+
+class NoBlobs:
+    """See BlobFolder; no build here takes anything from elsewhere."""
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        pass
+
+    async def missing(self, _: Any, digests: Collection[str]) -> frozenset[str]:
+        """See Blobs."""
+        return frozenset(digests)
+
+    def expire(self, *_: Any) -> None:
+        """There is nothing."""
+
+
 _SIMPLE: dict[str, Any] = {
     "Records": MachineRecords,
     "ArtifactStore": engine.Artifacts,
+    "BlobFolder": NoBlobs,
     "WorkFolder": engine.Folder,
     "remove_folder": engine.remove_folder,
     "ServedLog": engine.Log,
@@ -221,7 +243,8 @@ def new_scheduler(
 ) -> Scheduler:
     """One life of a scheduler; to be called in it. `made`: its identity is new."""
     store: Any = MachineStore(file, life, on_put)
-    return Scheduler(SCHEDULER, Identity(name, life.boot, made), store)
+    folder: Any = NoFolder()
+    return Scheduler(SCHEDULER, Identity(name, life.boot, made), store, folder)
 
 
 async def run(chores: Iterable[Any]) -> None:

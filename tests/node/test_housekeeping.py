@@ -129,7 +129,7 @@ async def test_on_a_full_disk_what_failed_builds_left_goes_before_its_time(tmp_p
         good = await built(node, "print x")
         logs = tmp_path / node.parts.settings.name / "logs"
         assert len(list(logs.iterdir())) == 2
-        assert node.service.failures(before=old.stopped - 1) == ()
-        (failed,) = node.service.failures(before=old.stopped + 1)
-        node.service.drop_files(failed)
+        assert node.service.keeping.failures(before=old.stopped - 1) == ()
+        (failed,) = node.service.keeping.failures(before=old.stopped + 1)
+        node.service.keeping.drop_files(failed)
         assert [path.name for path in logs.iterdir()] == [f"{good.id}.1.log"]
