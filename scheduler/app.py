@@ -103,7 +103,8 @@ class Scheduler:
         )
 
     def begin(self) -> tuple[Coroutine[Any, Any, None], ...]:
-        """Ask after the nodes that are known; what is to run from now on."""
+        """Ask after the nodes that are known; what is to run from now on. Raises Invalid."""
+        self.discovery.named_plain(self.settings.plain_nodes, self.settings.nodes)
         self.dispatcher.pool.remember()
         recover = self.store.fresh and not self.identity.made
         return (

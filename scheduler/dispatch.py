@@ -18,6 +18,7 @@ from scheduler.attempts import Attempts
 from scheduler.config import SchedulerSettings
 from scheduler.core.estimate import estimate
 from scheduler.core.placement import Candidate, Choice, choose, in_words
+from scheduler.core.plain import beyond
 from scheduler.core.quarantine import Health, Rule, on_probation
 from scheduler.core.queue import Turns, in_order
 from scheduler.core.roster import Entry, effective_priority
@@ -204,7 +205,7 @@ class Dispatcher:
         """
         if not self.ledger.waiting:
             return
-        hopeless: set[Needs] = set()
+        hopeless: set[tuple[Needs, bool]] = set()
         candidates = {node.key: node for node in self.candidates()}
         now = time.monotonic()
         if not any(node.free for node in candidates.values()):
@@ -215,7 +216,7 @@ class Dispatcher:
         for number, build in enumerate(turns):
             if number >= _REASONED and not any(node.free for node in candidates.values()):
                 return
-            needs = build.request.guidance.needs
+            needs = (build.request.guidance.needs, not beyond(build.request))
             if needs in hopeless and number >= _REASONED:
                 turns.passed_over()
                 continue
@@ -261,5 +262,6 @@ class Dispatcher:
         build = self.ledger.get(build_id)
         assert build.stage is Stage.STOPPED
         await self.ledger.forget(build_id)
+        self.pool.plain.forget_build(build_id)
         self._reasoned.pop(build_id, None)
         self._forwarder.forget(build)

@@ -65,6 +65,8 @@ class Listing:
             last_seen=time.monotonic() - (entry.answered or 0.0),
             latency=entry.latency,
             clock=entry.clock,
+            kind=report.kind,
+            lacks=report.lacks,
         )
 
     def _unheard(self, entry: Entry, standing: Standing) -> RosterEntry:

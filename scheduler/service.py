@@ -7,7 +7,6 @@ from secrets import token_bytes
 from msgspec.structs import replace
 
 from protocol.checks import check_request, check_secrets
-from protocol.client import HttpService
 from protocol.errors import Busy, Conflict, PoolError, Unavailable
 from protocol.idempotency import check_same
 from protocol.identity import Identity
@@ -40,6 +39,7 @@ from scheduler.as_node import AsNode
 from scheduler.config import SchedulerSettings
 from scheduler.core.placement import in_words
 from scheduler.dispatch import Dispatcher
+from scheduler.target import NodeClient
 
 log = logging.getLogger(__name__)
 
@@ -258,7 +258,7 @@ class SchedulerService:
         artifact_named(build.artifacts, name)
         return await self._node_of(build).open_artifact(self._caller, build_id, name, part)
 
-    def _node_of(self, build: Build) -> HttpService:
+    def _node_of(self, build: Build) -> NodeClient:
         client = None if build.node is None else self._pool.client(build.node.id)
         if client is None:
             name = build.node.name if build.node else "none"
