@@ -81,4 +81,5 @@ class Listing:
             name=known.name if known is not None else "",
             role=known.role if known is not None else "",
             builds=tuple(sorted(self._dispatcher.ledger.on_node(entry.program))),
+            kind=known.kind if known is not None else "",
         )

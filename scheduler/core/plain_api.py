@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from msgspec import Meta, Struct
+from msgspec.structs import replace
 
 from protocol.errors import Invalid
 from protocol.lifecycle import Event
@@ -150,16 +151,16 @@ def read(
 
 def waiting(attempt: PlainAttempt, origin: str) -> Build:
     """The attempt as a report shows it before anything is known of it."""
-    return Build(
+    build = Build(
         id=attempt.build,
         origin=origin,
         owner="",
         request=BuildRequest(),
         created=made_at(attempt.build, attempt.since),
-        stage=Stage.PLACED,
         attempt=attempt.attempt,
         commands=tuple(CommandStatus(name) for name in attempt.names),
     )
+    return at_stage(build, Stage.PLACED)
 
 
 def stage_of(document: BuildDocument, commands: tuple[CommandStatus, ...]) -> Stage:
@@ -184,9 +185,9 @@ def verdict(build: Build) -> tuple[Event, str]:
     return Event.SUCCEED, ""
 
 
-def reached(now: float, *stages: Stage) -> tuple[Step, ...]:
-    """A history of these stages."""
-    return tuple(Step(now, stage.value, stage) for stage in stages)
+def at_stage(build: Build, stage: Stage) -> Build:
+    """The attempt at this stage, with the history that says so."""
+    return replace(build, stage=stage, history=(Step(build.created, stage.value, stage),))
 
 
 def _split(url: str) -> Any:
@@ -203,4 +204,4 @@ def _origin(parts: Any) -> tuple[str, str | None, int | None]:
 
 
 def _nonsense(field: str, value: str, expected: str) -> Invalid:
-    return Invalid(f"{field} is {value[:200]!r}", field=field, expected=expected)
+    return Invalid(f"{field} is {value[:200]!r}, not {expected}", field=field, expected=expected)

@@ -20,9 +20,9 @@ from protocol.watch import Watch
 from scheduler.core.plain import Phase, PlainAttempt
 from scheduler.core.plain_api import (
     BuildDocument,
+    at_stage,
     file_name,
     on_node,
-    reached,
     read,
     stage_of,
     verdict,
@@ -149,8 +149,7 @@ class Watcher:
             digest = hashlib.sha256(log).hexdigest()
             attempt = self._attempts.put(replace(attempt, seen=len(log), digest=digest))
         build = replace(
-            waiting(attempt, self._me),
-            stage=stage_of(document, commands),
+            at_stage(waiting(attempt, self._me), stage_of(document, commands)),
             commands=commands,
             log_size=len(log),
         )
@@ -187,7 +186,6 @@ class Watcher:
                 stage=Stage.STOPPED,
                 result=RESULTS[event],
                 reason=reason,
-                history=reached(time.time(), Stage.COLLECTING),
             ),
         )
 
@@ -239,10 +237,7 @@ class Watcher:
             self.forget(attempt)
             return
         build = self._shown.get(attempt.key) or waiting(attempt, self._me)
-        history = reached(time.time(), build.stage)
-        ended = replace(
-            build, stage=Stage.STOPPED, result=Result.LOST, reason=words, history=history
-        )
+        ended = replace(build, stage=Stage.STOPPED, result=Result.LOST, reason=words)
         self._show(attempt, ended)
 
 
