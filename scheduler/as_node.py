@@ -10,7 +10,7 @@ from protocol.identity import Identity
 from protocol.messages import API_VERSION, Report
 from protocol.record import Record, Reported
 from protocol.service import Caller
-from scheduler.core.plain import PLAIN
+from scheduler.core.plain import LACKS, PLAIN
 from scheduler.dispatch import Dispatcher
 
 
@@ -48,6 +48,7 @@ class AsNode:
         ready = [node for node in nodes if node.state == "ready" and not node.error]
         slots = sum(node.report.slots for node in nodes)
         described = [node for node in nodes if node.report.kind != PLAIN] or nodes
+        kind = PLAIN if nodes and all(node.report.kind == PLAIN for node in nodes) else ""
         reason = self.why_busy()
         return Report(
             id=self._me.id,
@@ -74,6 +75,8 @@ class AsNode:
             wholes=told.wholes,
             more=told.more,
             clock=time.time(),
+            kind=kind,
+            lacks=LACKS if kind else (),
         )
 
     def _free(self) -> int:

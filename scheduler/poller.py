@@ -59,7 +59,7 @@ class Pool:
     def remember(self) -> None:
         """Ask after the nodes that are known from before this start."""
         for node in self.known.all():
-            if node.urls and node.kind != PLAIN:  # those are in the settings, or are none of ours
+            if node.urls and (node.role, node.kind) != ("node", PLAIN):  # those are in the settings
                 self.find(node.id, node.urls, REMEMBERED)
 
     # What is there
@@ -230,7 +230,7 @@ class Pool:
                 continue
             if token is None:
                 measured = time.monotonic()
-                clock = report.clock - time.time()
+                clock = report.clock - time.time() if report.clock else None
                 target.entry = replace(target.entry, latency=measured - asked, clock=clock)
             token = report.token
             self._answered(target, report)

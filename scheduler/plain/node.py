@@ -156,7 +156,9 @@ class PlainNode:
         self, caller: Caller, build_id: str, attempt: int | None = None, *, superseded: bool = False
     ) -> Build:
         """The API has no cancel: the build runs on, and has its slot until it has stopped."""
-        known = self._known(build_id, attempt)
+        known = self._attempts.of(build_id, attempt, self.id)
+        if known is None:
+            raise NotFound(f"there is no build {build_id[:64]!r} on {self.name}", field="id")
         sending = known.key in self._sending
         build = self._watcher.shown(known, sending=sending)
         if build.stage is not Stage.STOPPED and known.phase in (Phase.SENT, Phase.LIVE):
@@ -182,12 +184,6 @@ class PlainNode:
                 self._watcher.settled(known)
         self._changed.touch()
 
-    def _known(self, build: str, attempt: int | None) -> PlainAttempt:
-        known = self._attempts.of(build, attempt, self.id)
-        if known is None:
-            raise NotFound(f"there is no build {build[:64]!r} on {self.name}", field="id")
-        return known
-
     # Logs and artifacts
 
     async def open_log(
@@ -200,7 +196,7 @@ class PlainNode:
         follow: bool = False,
     ) -> OpenLog:
         """See BuildService. It grows when a command has ended."""
-        attempt = self._known(build_id, position.attempt or None)
+        attempt = self._held(build_id, position.attempt or None)
         if not attempt.status:
             return no_log(attempt.attempt)
         log = await self._watcher.log_of(attempt)
@@ -215,7 +211,7 @@ class PlainNode:
             return now is not None
 
         async def anew() -> bytes:
-            return await self._watcher.log_of(self._known(build_id, attempt.attempt))
+            return await self._watcher.log_of(self._held(build_id, attempt.attempt))
 
         growing = GrowingLog(anew, log, start, limit, more if follow else None)
         return OpenLog(attempt.attempt, start, growing)
@@ -224,7 +220,13 @@ class PlainNode:
         self, caller: Caller, build_id: str, name: str, part: ByteRange | None = None
     ) -> OpenArtifact:
         """See BuildService. A server that knows no ranges is read from its beginning."""
-        return await open_image(self._http, self._known(build_id, None), name, part)
+        return await open_image(self._http, self._held(build_id, None), name, part)
+
+    def _held(self, build: str, attempt: int | None) -> PlainAttempt:
+        known = self._attempts.of(build, attempt, self.id)
+        if known is None:
+            raise Unavailable(f"{self.name} has forgotten the build")
+        return known
 
     # The node itself
 
@@ -281,8 +283,7 @@ class PlainNode:
             kind=PLAIN,
             lacks=LACKS,
         )
-        if self._last is None or stated != replace(self._last, token="", clock=0.0):
+        if self._last is None or stated != replace(self._last, token=""):
             self._reports += 1
-        token = f"{self._boot}.{self._reports}"
-        self._last = replace(stated, token=token, clock=time.time())
+        self._last = replace(stated, token=f"{self._boot}.{self._reports}")
         return self._last

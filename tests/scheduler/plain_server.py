@@ -23,7 +23,7 @@ class Build:
         self.status = "waiting"
         self.commands = [{"name": c["name"], "status": "waiting"} for c in commands]
         self.texts = [c.get("command", f"print fetched {c.get('url')}") for c in commands]
-        self.image = secrets.token_bytes(300_000)
+        self.image = secrets.token_bytes(3_000_000)
         self.go = go
         self.killed = False
 

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from tornado.httpclient import AsyncHTTPClient
 
 from imagepool.cli.show import node_table
-from protocol.errors import Invalid
+from protocol.errors import Invalid, Unavailable
 from protocol.messages import RosterEntry
 from protocol.model import Build, Position, Result, Stage
 from protocol.recipe import Command, IsoOutput, NoOutput, Recipe
@@ -123,6 +123,7 @@ async def test_builds_go_to_it_by_priority_and_come_back_whole(tmp_path, server)
         part = await pool.service.open_artifact(LOCAL, build.id, "CodersOS.iso", ByteRange(9, 99))
         assert (part.start, part.end) == (9, 99)
         assert b"".join([piece async for piece in part.stream]) == image[9:99]
+        await part.stream.close()
 
         (sent,) = server.specifications
         assert sent.pop("redirect").startswith("http://")
@@ -345,6 +346,52 @@ async def test_a_scheduler_that_starts_again_follows_the_build(tmp_path, server)
         assert scheduler.parts.dispatcher.pool.plain.on(plain_id(server.url)) == ()
 
 
+async def test_a_server_that_settings_name_no_more_is_lost(tmp_path, server) -> None:
+    """Its builds go elsewhere after the usual silence, and it is not asked any more."""
+    async with a_node(tmp_path) as node:
+        wanted = {**PATIENT, "home": "again"}
+        plain = {"plain_nodes": (server.url,)}
+        async with a_scheduler(tmp_path, **wanted, **plain) as scheduler:
+            pool = Pool(server, await ready(scheduler), [])
+            build = await pool.submit("wait")
+            await until(pool.service, build.id, lambda b: b.stage is Stage.RUNNING)
+        asked = len(server.requests)
+        async with a_scheduler(tmp_path, node.url, **wanted) as scheduler:
+            build = await ended(scheduler.service, build.id)
+            assert (build.result, build.attempt) == (Result.SUCCEEDED, 2)
+        assert len(server.requests) == asked
+
+
+async def test_it_serves_below_two_schedulers(tmp_path, server) -> None:
+    """One that has nothing but plain nodes says so, and gets only what they can be asked for."""
+    async with (
+        a_scheduler(tmp_path, plain_nodes=(server.url,), **PATIENT) as inner,
+        a_scheduler(tmp_path, inner.url) as outer,
+    ):
+        pool = Pool(server, outer, [])
+        await ready(inner)
+        await ready(outer)
+        build = await ended(outer.service, (await pool.submit("print deep down")).id)
+        assert build.result is Result.SUCCEEDED
+        assert await log_of(outer.service, build.id) == b"deep down\n"
+        assert await image_of(pool, build) == server.builds[1].image
+        build = await pool.submit("print x", output=NoOutput())
+        explained = await outer.service.explain(LOCAL, build.id)
+        assert "cannot express" in explained.refusals[0].reason
+
+
+async def test_a_label_of_all_nodes_of_ours_is_not_lost_by_a_plain_one(tmp_path, server) -> None:
+    """To a scheduler above."""
+    async with (
+        a_node(tmp_path, labels=("kvm",)) as node,
+        a_scheduler(tmp_path, node.url, plain_nodes=(server.url,), **PATIENT) as scheduler,
+    ):
+        await ready(scheduler, 2)
+        report = await scheduler.service.status(LOCAL)
+        assert (report.labels, report.kind) == (("kvm",), "")
+        assert report.priority == server.priority
+
+
 async def until_kept(scheduler: Program, build: Build) -> None:
     """Return when the end of its attempt is on record for good."""
     pool = scheduler.parts.dispatcher.pool
@@ -415,6 +462,23 @@ async def test_a_build_that_is_not_wanted_has_its_slot_for_a_time(
         await pool.service.cancel(LOCAL, build.id)
         await pool.line(used=1)
         await pool.line(used=0)
+
+
+async def test_what_a_restarted_server_has_forgotten_is_out_of_reach(tmp_path, server) -> None:
+    """Also where it has another build under that number: no other's log is shown."""
+    async with a_pool(tmp_path, server) as pool:
+        build = await ended(pool.service, (await pool.submit("print one")).id)
+        server.stop()
+        server.start()
+        with pytest.raises(Unavailable, match="does not tell the log"):
+            await log_of(pool.service, build.id)
+        await pool.line(state="ready", reason="")
+        other = await ended(pool.service, (await pool.submit("print two")).id)
+        assert pool.on_plain(other)
+        with pytest.raises(Unavailable, match="has forgotten the build"):
+            await log_of(pool.service, build.id)
+        with pytest.raises(Unavailable, match="has forgotten the build"):
+            await pool.service.open_artifact(LOCAL, build.id, "CodersOS.iso")
 
 
 # Nonsense
@@ -566,7 +630,7 @@ async def test_an_image_that_does_not_come_is_never_a_short_file(tmp_path, serve
 
     def cut(handler: Any) -> None:
         handler.send_response(200)
-        handler.send_header("Content-Length", "300000")
+        handler.send_header("Content-Length", "3000000")
         handler.end_headers()
         handler.wfile.write(b"x" * 1000)
 
