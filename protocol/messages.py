@@ -57,6 +57,8 @@ class Report(Struct, frozen=True):
     wholes: dict[str, Forwarded] = {}  # of those that its store may not have on record
     more: bool = False  # it has further ended builds to report, when these are acknowledged
     clock: float = 0.0  # its wall clock, seconds since the epoch
+    kind: str = ""  # "plain": it speaks only the documented image-creator API
+    lacks: tuple[str, ...] = ()  # what it cannot give that every other node does
 
 
 class Acknowledgement(Struct, frozen=True):
@@ -153,6 +155,8 @@ class RosterEntry(Struct, frozen=True):
     last_seen: float | None = None  # seconds ago
     latency: float | None = None  # seconds that an unheld poll took
     clock: float | None = None  # seconds that its clock is ahead of the scheduler's
+    kind: str = ""  # "plain": it speaks only the documented image-creator API
+    lacks: tuple[str, ...] = ()  # what it cannot give that every other node does
 
 
 class Roster(Struct, frozen=True):

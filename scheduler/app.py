@@ -121,7 +121,10 @@ class Scheduler:
         )
 
     def begin(self) -> tuple[Coroutine[Any, Any, None], ...]:
-        """Ask after the nodes that are known, tell what is untold; what is to run from now on."""
+        """Ask after the nodes that are known, tell what is untold; what is to run from now on.
+        Raises Invalid.
+        """
+        self.discovery.named_plain(self.settings.plain_nodes, self.settings.nodes)
         self.dispatcher.pool.remember()
         self.notices.begin()
         recover = self.store.fresh and not self.identity.made

@@ -10,6 +10,7 @@ from protocol.identity import Identity
 from protocol.messages import API_VERSION, Report
 from protocol.record import Record, Reported
 from protocol.service import Caller
+from scheduler.core.plain import LACKS, PLAIN
 from scheduler.dispatch import Dispatcher
 
 
@@ -41,11 +42,13 @@ class AsNode:
 
     def report(self, token: str, told: Reported) -> Report:
         """The summed slots of its nodes and the best priority of those that are ready; what of all
-        else they have in common, or at most.
+        else they have in common, or at most; plain nodes, which say nothing of it, do not count.
         """
         nodes = [node for node in self._dispatcher.candidates() if node.state in ("ready", "busy")]
         ready = [node for node in nodes if node.state == "ready" and not node.error]
         slots = sum(node.report.slots for node in nodes)
+        described = [node for node in nodes if node.report.kind != PLAIN] or nodes
+        kind = PLAIN if nodes and all(node.report.kind == PLAIN for node in nodes) else ""
         reason = self.why_busy()
         return Report(
             id=self._me.id,
@@ -54,15 +57,15 @@ class AsNode:
             role="scheduler",
             version=VERSION,
             api=API_VERSION,
-            architecture=_common([node.report.architecture for node in nodes]),
+            architecture=_common([node.report.architecture for node in described]),
             status="busy" if reason else "ready",
             reason=reason,
             priority=max((node.priority for node in ready or nodes), default=0),
             token=token,
             slots=slots,
             used=max(0, slots - self._free()),
-            labels=_shared([node.report.labels for node in nodes]),
-            images=_shared([node.report.images for node in nodes]),
+            labels=_shared([node.report.labels for node in described]),
+            images=_shared([node.report.images for node in described]),
             cpus=max((node.report.cpus for node in nodes), default=0),
             memory=max((node.report.memory for node in nodes), default=0),
             disk_free=max((node.report.disk_free for node in nodes), default=0),
@@ -72,6 +75,8 @@ class AsNode:
             wholes=told.wholes,
             more=told.more,
             clock=time.time(),
+            kind=kind,
+            lacks=LACKS if kind else (),
         )
 
     def _free(self) -> int:

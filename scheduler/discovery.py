@@ -25,6 +25,16 @@ class Discovery:
         for url in urls:
             self._pool.find(node_url(url, "nodes"), (node_url(url, "nodes"),), "settings")
 
+    def named_plain(self, urls: tuple[str, ...], nodes: tuple[str, ...]) -> None:
+        """Servers that settings name and that speak the documented API only; `nodes`: what they
+        name as nodes of ours. Raises Invalid for what is none, or both.
+        """
+        ours = {node_url(url, "nodes") for url in nodes}
+        for url in dict.fromkeys(node_url(url, "plain_nodes") for url in urls):
+            if url in ours:
+                raise Invalid(f"{url} is in nodes too", field="plain_nodes", expected="one of both")
+            self._pool.find_plain(url)
+
     def register(self, registration: Registration) -> None:
         """A node says itself where it is. Raises Invalid."""
         url = node_url(registration.url, "url")

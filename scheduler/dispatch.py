@@ -19,6 +19,7 @@ from scheduler.attempts import Attempts
 from scheduler.config import SchedulerSettings
 from scheduler.core.estimate import estimate
 from scheduler.core.placement import Candidate, Choice, choose, in_words
+from scheduler.core.plain import beyond
 from scheduler.core.quarantine import Health, Rule, on_probation
 from scheduler.core.queue import Turns, in_order
 from scheduler.core.roster import Entry, effective_priority
@@ -216,7 +217,7 @@ class Dispatcher:
         """
         if not self.ledger.waiting:
             return
-        hopeless: set[Needs] = set()
+        hopeless: set[tuple[Needs, bool]] = set()
         candidates = {node.key: node for node in self.candidates()}
         now = time.monotonic()
         if not any(node.free for node in candidates.values()):
@@ -230,7 +231,7 @@ class Dispatcher:
             if self.ledger.lacks_secrets(build):
                 self.attempts.lost(build, _NO_SECRETS)
                 continue
-            needs = build.request.guidance.needs
+            needs = (build.request.guidance.needs, not beyond(build.request))
             if needs in hopeless and number >= _REASONED:
                 turns.passed_over()
                 continue
@@ -291,6 +292,7 @@ class Dispatcher:
         build = self.ledger.get(build_id)
         assert build.stage is Stage.STOPPED
         await self.ledger.forget(build_id)
+        self.pool.plain.forget_build(build_id)
         self._reasoned.pop(build_id, None)
         self._forwarder.forget(build)
         self.sources.forget(build)

@@ -7,7 +7,6 @@ that makes no sense - the node's next report decides.
 import asyncio
 from collections import defaultdict
 
-from protocol.client import HttpService
 from protocol.errors import Busy, Conflict, Denied, Invalid, PoolError, Unavailable, Unreachable
 from protocol.messages import Report
 from protocol.model import Build, Stage
@@ -16,6 +15,7 @@ from protocol.service import Caller
 from scheduler.attempts import Attempts
 from scheduler.poller import Pool
 from scheduler.sources import SourceGone, Sources, SourceSilent
+from scheduler.target import NodeClient
 
 _TRIES = 3
 """Times that one attempt is sent to a node that does not have it, before it is taken for failed."""
@@ -138,7 +138,7 @@ class Forwarder:
         client = self._client(build)
         return await client.submit(self._caller, build.request, forward, secrets=secrets)
 
-    def _client(self, build: Build) -> HttpService:
+    def _client(self, build: Build) -> NodeClient:
         client = None if build.node is None else self._pool.client(build.node.id)
         if client is None:
             raise Unreachable("it is not in the pool any more")

@@ -9,13 +9,13 @@ import time
 from msgspec.structs import replace
 
 from protocol.after import check_deletable, record_lasts_until
-from protocol.client import HttpService
 from protocol.errors import NotFound, PoolError, Unavailable
 from protocol.model import Build, Stage
 from protocol.request import uploads
 from protocol.service import Caller
 from scheduler.config import SchedulerSettings
 from scheduler.dispatch import Dispatcher
+from scheduler.target import NodeClient
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ class Keeping:
             self._ledger.deleted.append(build_id)
             await self._dispatcher.forget(build_id)
 
-    def _node_of(self, build: Build) -> HttpService | None:
+    def _node_of(self, build: Build) -> NodeClient | None:
         """What has the build's attempt; None where none has. Raises Unavailable."""
         if build.node is None:
             return None

@@ -47,6 +47,7 @@ class Known:
             found=found,
             seen=now,
             cordoned=before.cordoned if before else None,
+            kind=report.kind,
         )
         if before is None or replace(before, seen=now) != node or now - before.seen > _REFRESH:
             self._nodes[report.id] = node

@@ -65,6 +65,8 @@ class Listing:
             last_seen=time.monotonic() - (entry.answered or 0.0),
             latency=entry.latency,
             clock=entry.clock,
+            kind=report.kind,
+            lacks=report.lacks,
         )
 
     def _unheard(self, entry: Entry, standing: Standing) -> RosterEntry:
@@ -79,4 +81,5 @@ class Listing:
             name=known.name if known is not None else "",
             role=known.role if known is not None else "",
             builds=tuple(sorted(self._dispatcher.ledger.on_node(entry.program))),
+            kind=known.kind if known is not None else "",
         )

@@ -18,12 +18,15 @@ from protocol.messages import Report
 from protocol.service import Caller
 from protocol.watch import Watch
 from scheduler.config import SchedulerSettings
+from scheduler.core.plain import PLAIN
 from scheduler.core.quarantine import Health, quarantined
 from scheduler.core.roster import REMEMBERED, Entry, Standing, Timing, leaders, standing
 from scheduler.known import Known
+from scheduler.plain.attempts import PlainAttempts
+from scheduler.plain.node import PlainNode, plain_id
 from scheduler.race import first_answer
 from scheduler.stores.base import Store
-from scheduler.target import Target
+from scheduler.target import NodeClient, Target
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +44,7 @@ class Pool:
         """`caller`: this scheduler, as nodes know it."""
         self.changed = Watch()  # moves when a node appears, answers otherwise than before, or goes
         self.known = Known(store, self.changed.touch)
+        self.plain = PlainAttempts(store)
         self.health: dict[str, Health] = {}  # node -> how it fared with our builds
         self.on_report: Callable[[Report], None] = lambda report: None
         self._caller = caller
@@ -55,7 +59,7 @@ class Pool:
     def remember(self) -> None:
         """Ask after the nodes that are known from before this start."""
         for node in self.known.all():
-            if node.urls:
+            if node.urls and (node.role, node.kind) != ("node", PLAIN):  # those are in the settings
                 self.find(node.id, node.urls, REMEMBERED)
 
     # What is there
@@ -95,7 +99,7 @@ class Pool:
         for target in self._targets.values():
             target.entry = replace(target.entry, counted=now, failures=0)
 
-    def client(self, node: str) -> HttpService | None:
+    def client(self, node: str) -> NodeClient | None:
         """How to speak to the program of this id."""
         for entry in self.entries(departed=True):
             if entry.program == node:
@@ -132,6 +136,13 @@ class Pool:
             ways = (*known.found, how) if REMEMBERED in known.found else (how,)
             entry = replace(known, url=urls[0], found=tuple(sorted({*ways})), error=_ELSEWHERE)
         target = self._targets[key] = Target(urls, entry, self._connect)
+        self._poll_anew(target)
+
+    def find_plain(self, url: str) -> None:
+        """Settings name this server, which speaks the documented API only."""
+        now, name = time.monotonic(), plain_id(url)
+        entry = Entry(key=url, url=url, found=("settings",), since=now, id=name)
+        target = self._targets[url] = Target((url,), entry, self._connect_plain)
         self._poll_anew(target)
 
     def say_goodbye(self, key: str) -> None:
@@ -176,6 +187,7 @@ class Pool:
             self._close(self._targets.popitem()[1])
         await asyncio.gather(*self._closing)
         await self.known.close()
+        await self.plain.close()
 
     def _drop(self, target: Target) -> None:
         self._close(target)
@@ -218,7 +230,7 @@ class Pool:
                 continue
             if token is None:
                 measured = time.monotonic()
-                clock = report.clock - time.time()
+                clock = report.clock - time.time() if report.clock else None
                 target.entry = replace(target.entry, latency=measured - asked, clock=clock)
             token = report.token
             self._answered(target, report)
@@ -270,6 +282,9 @@ class Pool:
 
     def _connect(self, url: str) -> HttpService:
         return HttpService(url, caller=self._caller, patience=self._settings.patience)
+
+    def _connect_plain(self, url: str) -> PlainNode:
+        return PlainNode(url, self._me, self._settings, self.plain)
 
 
 def _id_in(key: str) -> str:

@@ -5,7 +5,6 @@ from collections.abc import Collection
 
 from protocol.after import to_repeat
 from protocol.checks import check_request
-from protocol.client import HttpService
 from protocol.errors import PoolError, Unavailable
 from protocol.identity import Identity
 from protocol.messages import (
@@ -35,6 +34,7 @@ from scheduler.config import SchedulerSettings
 from scheduler.dispatch import Dispatcher
 from scheduler.explaining import explain, preview
 from scheduler.keeping import Keeping
+from scheduler.target import NodeClient
 
 log = logging.getLogger(__name__)
 
@@ -190,7 +190,7 @@ class SchedulerService:
         client = self._node_of(self._board.get(build_id))
         return await client.open_artifact(self._caller, build_id, name, part)
 
-    def _node_of(self, build: Build) -> HttpService:
+    def _node_of(self, build: Build) -> NodeClient:
         client = None if build.node is None else self._pool.client(build.node.id)
         if client is None:
             name = build.node.name if build.node else "none"

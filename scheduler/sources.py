@@ -7,7 +7,6 @@ import time
 from collections.abc import AsyncIterator, Iterator
 
 from protocol.blob_folder import BlobFolder
-from protocol.client import HttpService
 from protocol.errors import Invalid, NotFound, PoolError, Unavailable, Unreachable
 from protocol.exchange import STALL
 from protocol.model import Build
@@ -16,6 +15,7 @@ from protocol.request import BuildRequest, Reference, contents, uploads
 from protocol.service import LOCAL, ByteStream, Caller
 from scheduler.ledger import Ledger
 from scheduler.poller import Pool
+from scheduler.target import NodeClient
 
 _HOLD = 1.0  # seconds until a source that failed is tried again; twice as long each time
 _HOLD_LIMIT = 300.0  # seconds that this is at most
@@ -92,14 +92,15 @@ class Sources:
 
     # On its way
 
-    async def give(self, build: Build, node: HttpService) -> None:
+    async def give(self, build: Build, node: NodeClient) -> None:
         """Have on the node all that the build needs. Raises SourceGone, SourceSilent, and for the
         node what `Blobs.upload` does: Unreachable where it does not answer, since no forward has
         left.
         """
+        needed = uploads(build.request)
         try:
-            missing = await node.missing(self._caller, uploads(build.request))
-            for digest in sorted(missing & uploads(build.request)):
+            missing = await node.missing(self._caller, needed) if needed else frozenset()
+            for digest in sorted(missing & needed):
                 await self._give_one(build.request, digest, node)
         except Unreachable:
             raise
@@ -107,7 +108,7 @@ class Sources:
             raise Unreachable(error.detail) from error
         self.forget(build)
 
-    async def _give_one(self, request: BuildRequest, digest: str, node: HttpService) -> None:
+    async def _give_one(self, request: BuildRequest, digest: str, node: NodeClient) -> None:
         stream, size = await self._opened(request, digest)
         watched = _Watched(stream)
         try:

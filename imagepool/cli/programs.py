@@ -78,6 +78,13 @@ def node(config: Path | None, **flags: Any) -> None:
     metavar="URL",
     help="A node that mDNS does not reach; may be given several times.",
 )
+@click.option(
+    "--plain-node",
+    "plain_nodes",
+    multiple=True,
+    metavar="URL",
+    help="A server that speaks the documented image-creator API only; may be given several times.",
+)
 def scheduler(config: Path | None, **flags: Any) -> None:
     """Run a scheduler: the one URL of a pool. It finds nodes by mDNS, and serves the roster page
     at /.

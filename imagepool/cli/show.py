@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import click
 
-from protocol.messages import Explanation, Roster
+from protocol.messages import Explanation, Roster, RosterEntry
 from protocol.model import Build
 
 _CLOCKS_DIFFER = 5.0
@@ -82,7 +82,7 @@ def node_table(roster: Roster) -> str:
             "-" if node.last_seen is None else f"{node.last_seen:.0f} s",
             "+".join(node.found),
             node.url,
-            "; ".join(filter(None, (node.reason, clock(node.clock)))),
+            "; ".join(filter(None, (node.reason, clock(node.clock), lacks(node)))),
         )
         for node in roster.nodes
     ]
@@ -95,6 +95,11 @@ def clock(ahead: float | None) -> str:
     if ahead is None or abs(ahead) < _CLOCKS_DIFFER:
         return ""
     return f"its clock is {age(abs(ahead))} {'ahead' if ahead > 0 else 'behind'}"
+
+
+def lacks(node: RosterEntry) -> str:
+    """What kind of node it is, and what it cannot give, where it is not one of ours."""
+    return f"a {node.kind} node, without {', '.join(node.lacks)}" if node.kind else ""
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

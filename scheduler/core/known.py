@@ -13,3 +13,4 @@ class KnownNode(Struct, frozen=True):
     found: tuple[str, ...]  # "mdns", "settings", "registered"
     seen: float  # seconds since the epoch: when it last answered, not always the newest
     cordoned: str | None = None  # why it gets no new builds; None: it does
+    kind: str = ""  # as in a report

@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from protocol.messages import Refusal, Report
 from protocol.model import Build, image_of
+from scheduler.core.plain import PLAIN, beyond
 
 
 class Candidate(Struct, frozen=True):
@@ -94,6 +95,12 @@ def accepts(node: Candidate, build: Build) -> str | None:
     return "it does not allow this build" if build.id in node.refused else None
 
 
+def expressible(node: Candidate, build: Build) -> str | None:
+    """A plain node gets only what the documented API can say."""
+    words = beyond(build.request) if node.report.kind == PLAIN else ""
+    return f"it is a plain node, whose API cannot express {words}" if words else None
+
+
 def architecture(node: Candidate, build: Build) -> str | None:
     """As `uname -m` says it."""
     wanted = build.request.guidance.needs.architecture
@@ -138,6 +145,7 @@ CHECKS: tuple[Check, ...] = (
     has_slot,
     proven,
     accepts,
+    expressible,
     architecture,
     labels,
     cpus,

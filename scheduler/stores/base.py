@@ -10,6 +10,7 @@ from typing import Protocol
 from protocol.errors import Conflict
 from protocol.record import Record
 from scheduler.core.known import KnownNode
+from scheduler.core.plain import PlainAttempt
 
 
 class Stale(Conflict):
@@ -22,8 +23,8 @@ class Stale(Conflict):
 
 class Store(Protocol):
     """Builds and nodes. What a coroutine did is on disk when it returns; each raises Unavailable
-    where the store cannot be written, and then did nothing. `records` and `nodes` are blocking, for
-    the start.
+    where the store cannot be written, and then did nothing. `records`, `nodes` and `plain_attempts`
+    are blocking, for the start.
     """
 
     id: str
@@ -47,7 +48,9 @@ class Store(Protocol):
         ...
 
     async def forget(self, ids: Sequence[str]) -> None:
-        """Drop these builds; those that are not there are no error."""
+        """Drop these builds, and their attempts on plain nodes; those that are not there are no
+        error.
+        """
         ...
 
     def nodes(self) -> Iterable[KnownNode]:
@@ -60,6 +63,20 @@ class Store(Protocol):
 
     async def forget_node(self, id: str) -> None:
         """Drop a node; one that is not there is no error."""
+        ...
+
+    def plain_attempts(self) -> Iterable[PlainAttempt]:
+        """Every attempt on a plain node, in the order of their keys. Raises Conflict where the
+        store is damaged.
+        """
+        ...
+
+    async def put_plain(self, attempt: PlainAttempt) -> None:
+        """Keep the attempt, in place of what was kept under its key."""
+        ...
+
+    async def forget_plain(self, key: tuple[str, int]) -> None:
+        """Drop an attempt on a plain node; one that is not there is no error."""
         ...
 
     async def settle(self) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from protocol.errors import Unavailable
 from protocol.record import Record
 from scheduler.core.known import KnownNode
+from scheduler.core.plain import PlainAttempt
 from scheduler.stores.base import Stale
 
 
@@ -17,6 +18,7 @@ class MemoryStore:
         self.fresh = True
         self._records: dict[str, Record] = {}
         self._nodes: dict[str, KnownNode] = {}
+        self._plain: dict[tuple[str, int], PlainAttempt] = {}
         self._closed = False
 
     def records(self) -> tuple[Record, ...]:
@@ -40,6 +42,7 @@ class MemoryStore:
         self._refuse_when_closed()
         for key in ids:
             self._records.pop(key, None)
+        self._plain = {key: one for key, one in self._plain.items() if one.build not in ids}
 
     def nodes(self) -> tuple[KnownNode, ...]:
         """As `Store`."""
@@ -54,6 +57,20 @@ class MemoryStore:
         """As `Store`."""
         self._refuse_when_closed()
         self._nodes.pop(id, None)
+
+    def plain_attempts(self) -> tuple[PlainAttempt, ...]:
+        """As `Store`."""
+        return tuple(self._plain[key] for key in sorted(self._plain))
+
+    async def put_plain(self, attempt: PlainAttempt) -> None:
+        """As `Store`."""
+        self._refuse_when_closed()
+        self._plain[attempt.key] = attempt
+
+    async def forget_plain(self, key: tuple[str, int]) -> None:
+        """As `Store`."""
+        self._refuse_when_closed()
+        self._plain.pop(key, None)
 
     async def settle(self) -> None:
         """As `Store`."""

@@ -21,6 +21,7 @@ from protocol.errors import Conflict, Invalid
 from protocol.record import Record
 from protocol.request import BuildRequest
 from scheduler.core.known import KnownNode
+from scheduler.core.plain import PlainAttempt
 from scheduler.stores.base import Stale
 
 T = TypeVar("T")
@@ -44,6 +45,12 @@ MIGRATIONS = (
     CREATE TABLE probe (id INTEGER PRIMARY KEY, count INTEGER NOT NULL);
     INSERT INTO probe VALUES (0, 0);
     """,
+    """
+    CREATE TABLE plain_attempts (
+        build TEXT NOT NULL, attempt INTEGER NOT NULL, value BLOB NOT NULL,
+        PRIMARY KEY (build, attempt)
+    ) WITHOUT ROWID;
+    """,
 )
 
 _INSERT = """
@@ -60,6 +67,7 @@ _UPDATE = """
 _FORGET = (
     "DELETE FROM requests WHERE number = (SELECT number FROM builds WHERE id = ?)",
     "DELETE FROM builds WHERE id = ?",
+    "DELETE FROM plain_attempts WHERE build = ?",
 )
 _RECORDS = """
     SELECT id, builds.value, requests.value FROM builds LEFT JOIN requests USING (number)
@@ -122,6 +130,27 @@ class SqliteStore:
         """As `Store`."""
         await self._execute("DELETE FROM nodes WHERE id = ?", (id,))
 
+    def plain_attempts(self) -> tuple[PlainAttempt, ...]:
+        """As `Store`."""
+        query = "SELECT build, attempt, value FROM plain_attempts ORDER BY build, attempt"
+        return self._database.read(
+            lambda c: tuple(
+                self._decoded(value, PlainAttempt, f"attempt {number} of build {key} elsewhere")
+                for key, number, value in c.execute(query)
+            )
+        )
+
+    async def put_plain(self, attempt: PlainAttempt) -> None:
+        """As `Store`."""
+        value = _encoded(attempt, f"an attempt of build {attempt.build}")
+        await self._execute(
+            "INSERT OR REPLACE INTO plain_attempts VALUES (?, ?, ?)", (*attempt.key, value)
+        )
+
+    async def forget_plain(self, key: tuple[str, int]) -> None:
+        """As `Store`."""
+        await self._execute("DELETE FROM plain_attempts WHERE build = ? AND attempt = ?", key)
+
     async def settle(self) -> None:
         """As `Store`. A copy has another id, and is fresh again."""
         await self._execute("INSERT OR IGNORE INTO settled VALUES (?)", (self.id,))
@@ -135,7 +164,7 @@ class SqliteStore:
         """As `Store`."""
         await self._database.close()
 
-    async def _execute(self, statement: str, values: tuple[str | bytes, ...] = ()) -> None:
+    async def _execute(self, statement: str, values: tuple[str | int | bytes, ...] = ()) -> None:
         def change(connection: Connection) -> None:
             connection.execute(statement, values)
 

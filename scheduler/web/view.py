@@ -36,7 +36,9 @@ class NodeView(Struct, frozen=True):
     key: str
     name: str
     id: str
-    role: str  # said only where it is not a plain node
+    role: str  # said only where it is not a node
+    kind: str  # said only where it is not one of ours
+    lacks: str
     url: Link
     found: str
     state: str
@@ -129,6 +131,8 @@ def node_view(node: RosterEntry, base: str = "") -> NodeView:
         name=words.clipped(node.name, 80) or words.short_node(node.id) or "unnamed",
         id=node.id,
         role="" if node.role in ("", "node") else words.clipped(node.role, 20),
+        kind=words.clipped(node.kind, 20),
+        lacks=words.clipped(", ".join(node.lacks), 200),
         url=_node_link(node.url),
         found=", ".join(node.found),
         state=node.state,

@@ -23,6 +23,7 @@ from scheduler import app as scheduler_app
 from scheduler.app import Scheduler
 from scheduler.config import SchedulerSettings
 from scheduler.core.known import KnownNode
+from scheduler.core.plain import PlainAttempt
 from scheduler.stores.base import Stale
 from tests.chaos import machine_engine as engine
 from tests.chaos.machine_loop import LIFE, Clock, Draws, Life, StillLoop
@@ -187,6 +188,18 @@ class MachineStore:
     async def forget_node(self, node: str) -> None:
         """See Store."""
         await self._life.write(lambda: self.file.nodes.pop(node, None))
+
+    def plain_attempts(self) -> tuple[PlainAttempt, ...]:
+        """See Store: there are no plain nodes in this world."""
+        return ()
+
+    async def put_plain(self, attempt: PlainAttempt) -> None:
+        """See Store."""
+        raise AssertionError("there are no plain nodes in this world")
+
+    async def forget_plain(self, key: tuple[str, int]) -> None:
+        """See Store."""
+        raise AssertionError("there are no plain nodes in this world")
 
     async def check(self) -> None:
         """See Store."""

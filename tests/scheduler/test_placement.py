@@ -68,6 +68,7 @@ REFUSED = [
     (a_node(report={"used": 1}, coming=1), Needs(), "slots"),
     (a_node(full=True), Needs(), "no room a moment ago"),
     (a_node(refused=frozenset({"build-0"})), Needs(), "does not allow"),
+    (a_node(report={"kind": "plain"}), Needs(labels=("a",)), "cannot express needs (labels)"),
     (a_node(), Needs(architecture="aarch64"), "x86_64, not aarch64"),
     (a_node(report={"labels": ("a",)}), Needs(labels=("a", "b")), "lacks the label b"),
     (a_node(), Needs(cpus=3), "2 cpus"),

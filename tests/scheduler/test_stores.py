@@ -15,11 +15,12 @@ from msgspec.structs import replace
 
 from protocol.database import backup
 from protocol.errors import Conflict, Invalid, Unavailable
-from protocol.model import NodeReference, Stage, Step, new_build
+from protocol.model import Artifact, NodeReference, Stage, Step, new_build
 from protocol.recipe import Command, Recipe
 from protocol.record import Record
 from protocol.request import BuildRequest, Forward, Guidance
 from scheduler.core.known import KnownNode
+from scheduler.core.plain import Phase, PlainAttempt
 from scheduler.stores import open_store
 from scheduler.stores.base import Stale, Store
 from scheduler.stores.memory import MemoryStore
@@ -192,6 +193,29 @@ async def test_nodes_are_remembered_until_they_are_forgotten(tmp_path, kind) -> 
         assert list(store.nodes()) == [a_node("two", role="scheduler")]
 
 
+async def test_attempts_on_plain_nodes_are_kept_until_they_or_their_build_are_forgotten(
+    tmp_path, kind
+) -> None:
+    """Each under its build and number, the newest value; forgetting twice is no error."""
+    artifact = Artifact("image.iso", 7, "0" * 64)
+    one = PlainAttempt("a", 1, "n", ("build", "iso"), 100.5)
+    two = PlainAttempt("a", 2, "m", (), 101.5, Phase.DONE, "/status/7", "/x.iso", artifact, 3, "d")
+    async with opened(tmp_path, kind) as store:
+        assert not list(store.plain_attempts())
+        await store.put((a_record("a"), a_record("b")))
+        for attempt in (two, one, replace(one, build="b"), replace(one, build="c")):
+            await store.put_plain(attempt)
+        await store.put_plain(replace(one, phase=Phase.LIVE, status="/status/6"))
+        changed = replace(one, phase=Phase.LIVE, status="/status/6")
+        others = [replace(one, build="b"), replace(one, build="c")]
+        assert list(store.plain_attempts()) == [changed, two, *others]
+        await store.forget_plain(("a", 1))
+        await store.forget_plain(("a", 1))
+        assert list(store.plain_attempts()) == [two, *others]
+        await store.forget(("a", "c"))
+        assert list(store.plain_attempts()) == others[:1]
+
+
 async def test_a_closed_store_takes_nothing(tmp_path, kind) -> None:
     """As one that cannot be written."""
     async with opened(tmp_path, kind) as store:
@@ -201,6 +225,8 @@ async def test_a_closed_store_takes_nothing(tmp_path, kind) -> None:
         store.forget(("a",)),
         store.put_node(a_node()),
         store.forget_node("n"),
+        store.put_plain(PlainAttempt("a", 1, "n", (), 0.0)),
+        store.forget_plain(("a", 1)),
         store.check(),
     ):
         with pytest.raises(Unavailable):
