@@ -102,7 +102,8 @@ class HttpService:
             query["follow"] = "1"
         response = await self._http.open(_build(build_id) + "/log", query, {})
         attempt, offset = (number(response, name) for name in ("Log-Attempt", "Log-Offset"))
-        return OpenLog(attempt, offset, ResponseStream(response, None))
+        length = response.content_length
+        return OpenLog(attempt, offset, ResponseStream(response, length), length)
 
     async def artifacts(self, caller: Caller, build_id: str) -> tuple[Artifact, ...]:
         """See BuildService."""

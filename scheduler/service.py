@@ -40,6 +40,7 @@ from scheduler.as_node import AsNode
 from scheduler.config import SchedulerSettings
 from scheduler.core.placement import in_words
 from scheduler.dispatch import Dispatcher
+from scheduler.viewing import Viewing
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +62,7 @@ class SchedulerService:
         self._changed = Watch(self._pool.changed, self._board.changed)
         self._caller = dispatcher.caller
         self._as_node = AsNode(me, name, dispatcher)
+        self._viewing = Viewing(self._node_of, self._caller)
 
     @property
     def leaving(self) -> bool:
@@ -241,10 +243,8 @@ class SchedulerService:
         if build.node is None or build.state is State.WAITING:
             return no_log(outer)
         offset = position.offset if position.attempt in (0, outer) else 0
-        opened = await self._node_of(build).open_log(
-            self._caller, build_id, Position(build.attempt, offset), limit=limit, follow=follow
-        )
-        return OpenLog(outer, opened.start, opened.stream)
+        opened = await self._viewing.open(build, offset, limit=limit, follow=follow)
+        return replace(opened, attempt=outer)
 
     async def artifacts(self, caller: Caller, build_id: str) -> tuple[Artifact, ...]:
         """See BuildService."""
