@@ -62,7 +62,7 @@ class SchedulerService:
         self._changed = Watch(self._pool.changed, self._board.changed)
         self._caller = dispatcher.caller
         self._as_node = AsNode(me, name, dispatcher)
-        self._viewing = Viewing(self._node_of, self._caller)
+        self._viewing = Viewing(self._board, self._node_of, self._caller)
 
     @property
     def leaving(self) -> bool:

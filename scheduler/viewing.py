@@ -7,15 +7,18 @@ window of what came last; who is too slow for it drops out, and is far behind ag
 slows nobody, and costs what he reads.
 
 Where the node goes away, viewers are told by Unavailable: their connections are cut, never ended as
-if the log were whole.
+if the log were whole. So they are where the node is there and says nothing, when the record says
+that the attempt is over.
 """
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 
+from protocol.board import Board
 from protocol.client import HttpService
-from protocol.errors import PoolError, Unavailable
+from protocol.errors import NotFound, PoolError, Unavailable
 from protocol.model import Build, Position, State
 from protocol.service import ByteStream, Caller, OpenLog
 from protocol.splice import SMALLEST, DirectStream, Source
@@ -24,6 +27,8 @@ from protocol.watch import Watch
 WINDOW = 1 << 20
 """Bytes that are kept of each log's end."""
 _PIECE = 256 << 10
+_HELD = 60.0  # seconds between looks at a build of which nothing is heard
+_LAST = 5.0  # seconds in which a node says the last of an attempt that is over
 
 Open = Callable[[int, bool], Awaitable[OpenLog]]
 """The node's log of one attempt from an offset, to be followed or as it is now."""
@@ -34,8 +39,11 @@ Attempt = tuple[str, int]
 class Viewing:
     """All logs that are followed here. For use on the event loop."""
 
-    def __init__(self, node_of: Callable[[Build], HttpService], caller: Caller) -> None:
+    def __init__(
+        self, board: Board, node_of: Callable[[Build], HttpService], caller: Caller
+    ) -> None:
         """`node_of`: the node that has a build's log, or Unavailable; `caller`: who we are."""
+        self._board = board
         self._node_of = node_of
         self._caller = caller
         self._ends: dict[Attempt, LogEnd] = {}
@@ -65,9 +73,16 @@ class Viewing:
         """The log's end, where this viewer has arrived. To be left."""
         end = self._ends.get(attempt)
         if end is None or not end.reaches(offset):
-            end = self._ends[attempt] = LogEnd(offset, opening)
+            end = self._ends[attempt] = LogEnd(offset, opening, partial(self._is_over, *attempt))
         end.viewers += 1
         return end
+
+    async def _is_over(self, build_id: str, attempt: int) -> None:
+        """Return when, as far as we know, the attempt does not run any more."""
+        with contextlib.suppress(NotFound):
+            build = self._board.get(build_id)
+            while build.attempt == attempt and build.state is State.RUNNING:
+                build = await self._board.held(build_id, build.revision, _HELD)
 
     def leave(self, attempt: Attempt, end: "LogEnd") -> None:
         """The viewer has fallen behind, or is gone."""
@@ -81,7 +96,8 @@ class Viewing:
 class LogEnd:
     """The last bytes of a log that grows. It is read only while somebody waits for more."""
 
-    def __init__(self, offset: int, opening: Open) -> None:
+    def __init__(self, offset: int, opening: Open, over: Callable[[], Awaitable[None]]) -> None:
+        """`over`: returns when the attempt is over."""
         self.viewers = 0
         self._start = offset  # of the window
         self._window = bytearray()
@@ -91,10 +107,16 @@ class LogEnd:
         self._changed = Watch()
         self._asked = Watch()
         self._reading = asyncio.create_task(self._read(opening))
+        self._watching = asyncio.create_task(self._give_up(over))
 
     @property
     def _end(self) -> int:
         return self._start + len(self._window)
+
+    @property
+    def _is_ahead(self) -> bool:
+        """Whether there is enough for the fastest viewer, and no more is read until he comes."""
+        return self._end >= self._wanted + WINDOW
 
     def reaches(self, offset: int) -> bool:
         """Whether a viewer there is served from here, now or soon."""
@@ -122,6 +144,7 @@ class LogEnd:
         """Nobody is here any more."""
         self._over = True
         self._reading.cancel()
+        self._watching.cancel()
 
     async def _read(self, opening: Open) -> None:
         stream: ByteStream | None = None
@@ -132,15 +155,24 @@ class LogEnd:
                 raise Unavailable("the log is shorter than it was")
             async for piece in stream:
                 self._add(piece)
-                while self._end >= self._wanted + WINDOW:
+                while self._is_ahead:
                     await self._asked.wait(self._asked.count, None)
         except PoolError as error:
             self._problem = error.detail
         finally:
             self._over = True
             self._changed.touch()
+            self._watching.cancel()
             if stream is not None:
                 await stream.close()
+
+    async def _give_up(self, over: Callable[[], Awaitable[None]]) -> None:
+        """Wait no longer for a node that says no more of an attempt that is over."""
+        await over()
+        while await self._changed.wait(self._changed.count, _LAST) or self._is_ahead:
+            continue
+        self._problem = "the attempt is over, and its node says no more of it"
+        self._reading.cancel()
 
     def _add(self, piece: bytes) -> None:
         self._window += piece

@@ -16,12 +16,14 @@ from msgspec import Struct
 
 from bench.processes import forget_peak, peak_memory
 from protocol.client import HttpService
-from protocol.model import Result, Stage
+from protocol.errors import Unavailable
+from protocol.model import Position, Result, Stage
 from protocol.service import LOCAL
+from tests.chaos import local
 from tests.chaos.docker_node import SCRIPT, DockerNode, Program, a_scheduler, build_of
 from tests.chaos.viewer import Stalled, Viewer
 from tests.figures import Figures
-from tests.programs import a_client, ended, log_of, until
+from tests.programs import a_client, ended, log_of, request, until
 from tests.system import engine as tools
 
 pytestmark = [pytest.mark.system, pytest.mark.chaos]
@@ -195,6 +197,39 @@ async def test_viewers_go_on_after_a_kill(tmp_path: Path, blow: str) -> None:
             assert viewer.digest.digest() == hashlib.sha256(whole).digest()
             assert viewer.broken == 2
             assert viewer.attempts == [1]
+
+
+@pytest.mark.slow
+@pytest.mark.gen_test(timeout=60)
+async def test_viewers_of_a_node_that_hangs_are_cut_off(tmp_path: Path, figures: Figures) -> None:
+    """It is there and says nothing: when another node has the build, who follows the first attempt
+    is told, not left waiting. His position answers the second attempt, from 0.
+    """
+    nodes = {name: local.a_node(tmp_path / name) for name in ("anvil", "forge")}
+    scheduler = local.a_scheduler(tmp_path / "scheduler", *(node.url for node in nodes.values()))
+    programs = [*nodes.values(), scheduler]
+    local.begin_all(programs)
+    try:
+        async with a_client(scheduler.url) as client:
+            build = await client.submit(LOCAL, request("print begun", "sleep 3", "hang"))
+            opened = await client.open_log(LOCAL, build.id, Position(), follow=True)
+            reader = aiter(opened.stream)
+            assert await anext(reader) == b"begun\n"
+            build = await client.get(LOCAL, build.id)
+            assert build.node is not None
+            nodes[build.node.name].stop()
+            began = time.monotonic()
+            with pytest.raises(Unavailable):
+                await anext(reader)
+            figures(f"node that hangs: its viewer was told after {time.monotonic() - began:.1f} s")
+            await opened.stream.close()
+            position = Position(1, len(b"begun\n"))
+            opened = await client.open_log(LOCAL, build.id, position, follow=True)
+            assert (opened.attempt, opened.start) == (2, 0)
+            await opened.stream.close()
+            await client.cancel(LOCAL, build.id)
+    finally:
+        local.end_all(programs)
 
 
 @pytest.mark.gen_test(timeout=60)

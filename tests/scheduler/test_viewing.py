@@ -5,7 +5,7 @@ end of a log by itself.
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
@@ -13,6 +13,7 @@ from protocol import splice
 from protocol.errors import NotFound, Unavailable
 from protocol.model import Build, Position, Stage, State
 from protocol.service import LOCAL, OpenLog
+from scheduler import viewing
 from scheduler.viewing import WINDOW, LogEnd
 from tests.programs import a_client, a_node, a_scheduler, ended, log_of, ready, request, until
 
@@ -28,6 +29,11 @@ class Script:
         self.read = 0  # bytes that somebody took
         self.opened = 0
         self.closed = asyncio.Event()
+        self.ended = asyncio.Event()  # the record says so
+
+    async def over(self) -> None:
+        """See `LogEnd`."""
+        await self.ended.wait()
 
     async def opening(self, offset: int, follow: bool) -> OpenLog:
         """See `viewing.Open`."""
@@ -59,7 +65,7 @@ async def eventually(sight: Callable[[], bool]) -> None:
 async def test_viewers_share_the_end_of_a_log() -> None:
     """Each gets all that comes from where he is, whoever else reads; in the end, nothing."""
     script = Script()
-    end = LogEnd(7, script.opening)
+    end = LogEnd(7, script.opening, script.over)
     first = asyncio.create_task(end.after(7))
     await script.pieces.put(b"begun")
     assert await first == b"begun"
@@ -76,7 +82,7 @@ async def test_viewers_share_the_end_of_a_log() -> None:
 async def test_a_viewer_who_is_too_slow_is_told() -> None:
     """What left the window is not here any more; the others read on."""
     script = Script()
-    end = LogEnd(0, script.opening)
+    end = LogEnd(0, script.opening, script.over)
     await script.pieces.put(b"x" * WINDOW)
     assert await end.after(0) == b"x" * (256 << 10)
     fast = asyncio.create_task(end.after(WINDOW))
@@ -93,7 +99,7 @@ async def test_nothing_is_read_for_nobody() -> None:
     comes for more.
     """
     script = Script()
-    end = LogEnd(0, script.opening)
+    end = LogEnd(0, script.opening, script.over)
     for _ in range(40):
         script.pieces.put_nowait(b"z" * (WINDOW // 4))
     await eventually(lambda: script.read >= WINDOW)
@@ -109,7 +115,7 @@ async def test_nothing_is_read_for_nobody() -> None:
 async def test_a_node_that_goes_away_breaks_off_for_all() -> None:
     """What came before is read; behind it, nobody is told that the log has ended."""
     script = Script()
-    end = LogEnd(0, script.opening)
+    end = LogEnd(0, script.opening, script.over)
     waiting = asyncio.create_task(end.after(5))
     await script.pieces.put(b"begun")
     await script.pieces.put(Unavailable("it is gone"))
@@ -119,10 +125,34 @@ async def test_a_node_that_goes_away_breaks_off_for_all() -> None:
     assert not end.reaches(5)
 
 
+async def test_a_node_that_says_no_more_is_not_waited_for(monkeypatch) -> None:
+    """When the attempt is over: who waits is told, who still reads what is here is not hurried."""
+    monkeypatch.setattr(viewing, "_LAST", 0.05)
+    script = Script()
+    end = LogEnd(0, script.opening, script.over)
+    script.ended.set()
+    for _ in range(5):
+        script.pieces.put_nowait(b"w" * (WINDOW // 4))
+    await asyncio.sleep(0.2)
+    at = 0
+    while piece := await _or_nothing(end.after(at)):
+        at += len(piece)
+    assert at == 5 * (WINDOW // 4)
+    with pytest.raises(Unavailable, match="is over"):
+        await end.after(at)
+    await script.closed.wait()
+
+
+async def _or_nothing(waiting: Awaitable[bytes | None]) -> bytes | None:
+    with contextlib.suppress(Unavailable):
+        return await waiting
+    return b""
+
+
 async def test_a_log_that_is_shorter_than_it_was_breaks_off() -> None:
     """A viewer's position is never answered with bytes of another one."""
     script = Script(start=3)
-    end = LogEnd(0, script.opening)
+    end = LogEnd(0, script.opening, script.over)
     with pytest.raises(Unavailable, match="shorter"):
         await end.after(0)
 
