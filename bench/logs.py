@@ -45,7 +45,7 @@ _TIMED = 200  # lines, 50 ms apart
 _TELL_TIME = f"#!/bin/sh\nfor i in $(seq {_TIMED}); do date +%s%N; sleep 0.05; done\n"
 _WRITE = f"#!/bin/sh\nyes '{LINE[:-1].decode()}' | head -c {SIZE}\n"
 COLUMNS = tuple(
-    Column(f"{count}", f"{count} viewers, CPU s" if count > 1 else "1 viewer, CPU s", 3, ratio=True)
+    Column(f"{count}", f"{count} viewers, CPU s" if count > 1 else "1 viewer, CPU s", 3)
     for count in VIEWERS
 ) + tuple(Column(f"node {count}", f"node, {count}", 3) for count in VIEWERS)
 
@@ -137,7 +137,7 @@ async def run(runs: int) -> Outcome:
     except DockerException as error:
         raise RuntimeError(f"the engine: {error}") from error
     notes = [
-        f"{count} viewers of a log that grows: 1/{_times(samples, other, count):.0f} of {other} "
+        f"viewers of a log that grows, {count}: 1/{_times(samples, other, count):.0f} of {other} "
         f"(aim: 1/{aim})"
         for other, aim in AIMS.items()
         for count in VIEWERS

@@ -106,6 +106,7 @@ class LogEnd:
         self._problem = ""
         self._changed = Watch()
         self._asked = Watch()
+        self._stirred = Watch(self._changed, self._asked)
         self._reading = asyncio.create_task(self._read(opening))
         self._watching = asyncio.create_task(self._give_up(over))
 
@@ -169,7 +170,7 @@ class LogEnd:
     async def _give_up(self, over: Callable[[], Awaitable[None]]) -> None:
         """Wait no longer for a node that says no more of an attempt that is over."""
         await over()
-        while await self._changed.wait(self._changed.count, _LAST) or self._is_ahead:
+        while await self._stirred.wait(self._stirred.count, _LAST) or self._is_ahead:
             continue
         self._problem = "the attempt is over, and its node says no more of it"
         self._reading.cancel()

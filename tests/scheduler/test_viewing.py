@@ -127,13 +127,13 @@ async def test_a_node_that_goes_away_breaks_off_for_all() -> None:
 
 async def test_a_node_that_says_no_more_is_not_waited_for(monkeypatch) -> None:
     """When the attempt is over: who waits is told, who still reads what is here is not hurried."""
-    monkeypatch.setattr(viewing, "_LAST", 0.05)
+    monkeypatch.setattr(viewing, "_LAST", 0.3)
     script = Script()
     end = LogEnd(0, script.opening, script.over)
     script.ended.set()
     for _ in range(5):
         script.pieces.put_nowait(b"w" * (WINDOW // 4))
-    await asyncio.sleep(0.2)
+    await asyncio.sleep(0.8)
     at = 0
     while piece := await _or_nothing(end.after(at)):
         at += len(piece)
