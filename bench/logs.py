@@ -147,6 +147,10 @@ async def run(runs: int) -> Outcome:
         f"a line was there after {half:.0f} ms (median), {most:.0f} ms (99th percentile; aim: "
         f"{LATENCY:.0f} ms), {len(delays)} lines"
     )
+    notes.append(
+        f"{SDK} and {EVENTS} serve {OTHERS / 1e6:.0f} MB to all viewers together; their cost per "
+        f"{SIZE / 1e6:.0f} MB is worked out from that"
+    )
     title = (
         f"Processor time to serve a log, s per {SIZE / 1e6:.0f} MB in lines of {len(LINE)} bytes"
     )
