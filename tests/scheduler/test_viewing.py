@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 
 from protocol import splice
+from protocol.client import HttpService
 from protocol.errors import NotFound, Unavailable
 from protocol.model import Build, Position, Stage, State
 from protocol.service import LOCAL, OpenLog
@@ -284,6 +285,20 @@ async def test_a_viewer_who_hangs_up_before_the_build_begins_is_forgotten(tmp_pa
         assert not watches[accepted.id].idle
         asking.cancel()
         await eventually(lambda: watches[accepted.id].idle)
+
+
+async def test_a_viewer_waits_for_a_build_that_waits(tmp_path) -> None:
+    """However long that is: longer than an answer may take otherwise."""
+    async with contextlib.AsyncExitStack() as ending:
+        scheduler = await ending.enter_async_context(a_scheduler(tmp_path))
+        client = HttpService(scheduler.url, patience=0.2)
+        ending.push_async_callback(client.close)
+        accepted = await client.submit(LOCAL, request("print begun"))
+        watching = asyncio.create_task(_copy(client, accepted.id, Position()))
+        assert not (await asyncio.wait({watching}, timeout=0.6))[0]
+        node = await ending.enter_async_context(a_node(tmp_path))
+        scheduler.parts.discovery.named((node.url,))
+        assert await watching == (1, b"begun\n")
 
 
 async def test_a_log_that_is_not_kept_any_more_is_not_found(tmp_path) -> None:
