@@ -109,6 +109,7 @@ def cut(handler: Handler) -> None:
 
 
 async def _copy(handler: Handler, stream: ByteStream) -> None:
+    _client(handler).set_nodelay(True)
     pieces = aiter(stream)
     while (piece := await handler.unless_gone(anext(pieces, None))) is not None:
         handler.write(piece)
