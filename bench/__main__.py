@@ -1,4 +1,4 @@
-"""`python -m bench [noop] [relay] [store] [create] [--runs N] [--json FILE]`."""
+"""`python -m bench [noop] [relay] [store] [create] [logs] [--runs N] [--json FILE]`."""
 
 import argparse
 import asyncio
@@ -8,7 +8,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from bench import create, noop, relay, store
+from bench import create, logs, noop, relay, store
 from bench.measure import Outcome
 from protocol.errors import PoolError
 
@@ -17,8 +17,9 @@ BENCHMARKS: dict[str, Callable[[int], Awaitable[Outcome]]] = {
     "relay": relay.run,
     "store": store.run,
     "create": create.run,
+    "logs": logs.run,
 }
-RUNS = {"noop": 15, "relay": 7, "store": 9, "create": 5}
+RUNS = {"noop": 15, "relay": 7, "store": 9, "create": 5, "logs": 3}
 
 
 async def measure(names: list[str], runs: int | None) -> dict[str, Outcome]:

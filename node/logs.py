@@ -1,5 +1,5 @@
 """The served log of an attempt: the node's own file, outside every mount, appended by one thread
-and read by many.
+and read by many. What a reader is far behind with the system sends him; the rest is read.
 """
 
 import asyncio
@@ -8,8 +8,9 @@ import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from protocol.errors import NotFound
+from protocol.errors import NotFound, Unavailable
 from protocol.service import OpenLog
+from protocol.splice import SMALLEST, Source
 from protocol.watch import Watch
 
 _PIECE = 256 << 10
@@ -64,9 +65,18 @@ class ServedLog:
         """
         if not self.ended:
             return os.pread(self._descriptor, limit, offset)
+        descriptor = self.duplicate()
         try:
-            with self.path.open("rb", buffering=0) as file:
-                return os.pread(file.fileno(), limit, offset)
+            return os.pread(descriptor, limit, offset)
+        finally:
+            os.close(descriptor)
+
+    def duplicate(self) -> int:
+        """A descriptor to read from, which the caller closes. Raises NotFound as `read` does."""
+        if not self.ended:
+            return os.dup(self._descriptor)
+        try:
+            return os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
             raise NotFound("the log is not kept any more", field="id") from error
 
@@ -76,9 +86,14 @@ class ServedLog:
             await self._grown.wait(self._grown.count, None)
 
     def open(self, offset: int, limit: int | None, follow: bool) -> OpenLog:
-        """A reader from an offset."""
+        """A reader from an offset. Raises NotFound where the log is not kept any more."""
+        os.close(self.duplicate())
         start = min(offset, self.size)
-        return OpenLog(self.attempt, start, LogStream(self, start, limit, follow))
+        end = None if follow and not self.ended else self.size
+        if limit is not None:
+            end = start + limit if end is None else min(start + limit, end)
+        length = None if follow and not self.ended else (end or 0) - start
+        return OpenLog(self.attempt, start, LogStream(self, start, end), length)
 
 
 def ended_log(path: Path, attempt: int) -> ServedLog:
@@ -93,28 +108,50 @@ def _own(line: str) -> bytes:
 
 
 class LogStream:
-    """One reader's way through a log."""
+    """One reader's way through a log, to `end`, or to wherever the log ends."""
 
-    def __init__(self, log: ServedLog, start: int, limit: int | None, follow: bool) -> None:
+    def __init__(self, log: ServedLog, start: int, end: int | None) -> None:
         self._log = log
         self._offset = start
-        end = log.size if not follow else None
-        self._end = (
-            end if limit is None else min(start + limit, end if end is not None else 1 << 62)
-        )
-        self._follow = follow
+        self._end = end
         self._closed = False
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        while not self._closed and (self._end is None or self._offset < self._end):
-            room = _PIECE if self._end is None else min(_PIECE, self._end - self._offset)
-            if data := self._log.read(self._offset, room):
-                self._offset += len(data)
-                yield data
-            elif not self._follow or self._log.ended:
-                return
-            else:
-                await self._log.growth(self._offset)
+        while length := await self._length():
+            yield self._piece(length)
+
+    async def parts(self) -> AsyncIterator[bytes | Source]:
+        """See PartedStream."""
+        while length := await self._length():
+            yield self._piece(length) if length < SMALLEST else self._source(length)
+
+    async def _length(self) -> int:
+        """Bytes that are there for this reader, as soon as there are some; 0: that was all."""
+        while not self._closed and self._offset != self._end:
+            ended, size = self._log.ended, self._log.size
+            end = size if self._end is None else min(size, self._end)
+            if end > self._offset or ended:
+                return max(0, end - self._offset)
+            await self._log.growth(self._offset)
+        return 0
+
+    def _piece(self, length: int) -> bytes:
+        try:
+            data = self._log.read(self._offset, min(length, _PIECE))
+        except NotFound as error:
+            raise Unavailable(error.detail) from error
+        if not data:
+            raise Unavailable("the log is shorter than it was")
+        self._offset += len(data)
+        return data
+
+    def _source(self, length: int) -> Source:
+        try:
+            source = Source(b"", self._log.duplicate(), self._offset, length)
+        except NotFound as error:
+            raise Unavailable(error.detail) from error
+        self._offset += length
+        return source
 
     async def close(self) -> None:
         """Stop reading."""

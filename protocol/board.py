@@ -69,9 +69,11 @@ class Board:
         if after is None or build.revision != after or wait <= 0:
             return build
         watch = self._watches.setdefault(build_id, Watch())
-        await watch.wait(watch.count, wait)
-        if watch.idle:
-            self._watches.pop(build_id, None)
+        try:
+            await watch.wait(watch.count, wait)
+        finally:  # somebody may wait for the next change already, on a watch of his own
+            if watch.idle and self._watches.get(build_id) is watch:
+                del self._watches[build_id]
         return self.get(build_id)
 
     def page(self, query: BuildQuery) -> BuildPage:

@@ -123,9 +123,11 @@ class HttpService:
             query["limit"] = str(limit)
         if follow:
             query["follow"] = "1"
-        response = await self._http.open(_build(build_id) + "/log", query, {})
+        held = None if follow else 0  # the build may wait, for as long as builds do
+        response = await self._http.open(_build(build_id) + "/log", query, {}, held=held)
         attempt, offset = (number(response, name) for name in ("Log-Attempt", "Log-Offset"))
-        return OpenLog(attempt, offset, ResponseStream(response, None))
+        length = response.content_length
+        return OpenLog(attempt, offset, ResponseStream(response, length), length)
 
     async def artifacts(self, caller: Caller, build_id: str) -> tuple[Artifact, ...]:
         """See BuildService."""

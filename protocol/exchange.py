@@ -108,11 +108,18 @@ class Exchange:
             raise self._unavailable(error) from error
 
     async def open(
-        self, path: str, query: Mapping[str, str], headers: Mapping[str, str]
+        self,
+        path: str,
+        query: Mapping[str, str],
+        headers: Mapping[str, str],
+        *,
+        held: float | None = 0,
     ) -> aiohttp.ClientResponse:
-        """A request whose answer is streamed."""
+        """A request whose answer is streamed; it may be held for so many seconds, None: for as long
+        as the other side lives.
+        """
         try:
-            async with asyncio.timeout(self._patience):
+            async with asyncio.timeout(None if held is None else held + self._patience):
                 return await self._request("GET", path, query, headers, None)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise self._unavailable(error) from error

@@ -55,6 +55,7 @@ class OpenLog(Struct, frozen=True):
     attempt: int
     start: int  # offset of the first byte
     stream: ByteStream
+    length: int | None = None  # bytes of the stream; None where nobody knows yet
 
 
 class OpenArtifact(Struct, frozen=True):

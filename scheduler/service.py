@@ -3,6 +3,8 @@
 import logging
 from collections.abc import Collection
 
+from msgspec.structs import replace
+
 from protocol.after import to_repeat
 from protocol.checks import check_request
 from protocol.errors import PoolError, Unavailable
@@ -35,6 +37,7 @@ from scheduler.dispatch import Dispatcher
 from scheduler.explaining import explain, preview
 from scheduler.keeping import Keeping
 from scheduler.target import NodeClient
+from scheduler.viewing import Viewing
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +61,7 @@ class SchedulerService:
         self.keeping = Keeping(settings, dispatcher)
         self._as_node = AsNode(me, name, dispatcher)
         self._accepting = Accepting(me, settings, dispatcher, self._as_node, self.cancel)
+        self._viewing = Viewing(self._board, self._node_of, self._caller)
 
     @property
     def leaving(self) -> bool:
@@ -172,10 +176,8 @@ class SchedulerService:
         if build.node is None or build.state is State.WAITING:
             return no_log(outer)
         offset = position.offset if position.attempt in (0, outer) else 0
-        opened = await self._node_of(build).open_log(
-            self._caller, build_id, Position(build.attempt, offset), limit=limit, follow=follow
-        )
-        return OpenLog(outer, opened.start, opened.stream)
+        opened = await self._viewing.open(build, offset, limit=limit, follow=follow)
+        return replace(opened, attempt=outer)
 
     async def artifacts(self, caller: Caller, build_id: str) -> tuple[Artifact, ...]:
         """See BuildService."""

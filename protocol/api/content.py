@@ -11,10 +11,11 @@ from tornado.iostream import IOStream, SSLIOStream, StreamClosedError
 
 from protocol import splice
 from protocol.api.base import Handler
+from protocol.api.parts import send_parts
 from protocol.errors import Unavailable
 from protocol.model import Artifact
 from protocol.service import ByteRange, ByteStream, OpenArtifact
-from protocol.streams import NoBytes
+from protocol.streams import NoBytes, PartedStream
 
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 _RESET = struct.pack("ii", 1, 0)  # linger, but for no time: what is not sent yet is dropped
@@ -98,8 +99,12 @@ async def pump(handler: Handler, stream: ByteStream) -> None:
     """Send the stream as fast as the client takes it. A source that breaks off cuts the
     connection: never a short file that looks whole.
     """
+    client = _client(handler)
+    able = splice.AVAILABLE and not isinstance(client, SSLIOStream)
     try:
-        if (source := _direct(handler, stream)) is not None:
+        if able and isinstance(stream, PartedStream):
+            await handler.unless_gone(send_parts(handler, client, stream))
+        elif able and (source := _direct(stream)) is not None:
             await _splice(handler, source)
         else:
             await _copy(handler, stream)
@@ -119,16 +124,16 @@ def cut(handler: Handler) -> None:
 
 
 async def _copy(handler: Handler, stream: ByteStream) -> None:
+    _client(handler).set_nodelay(True)
     pieces = aiter(stream)
     while (piece := await handler.unless_gone(anext(pieces, None))) is not None:
         handler.write(piece)
         await handler.flush()
 
 
-def _direct(handler: Handler, stream: ByteStream) -> splice.Source | None:
-    """The stream as something that need not be copied, where both ends can do that."""
-    able = splice.AVAILABLE and not isinstance(_client(handler), SSLIOStream)
-    return stream.direct() if able and isinstance(stream, splice.DirectStream) else None
+def _direct(stream: ByteStream) -> splice.Source | None:
+    """The stream as something that need not be copied, where it can be that."""
+    return stream.direct() if isinstance(stream, splice.DirectStream) else None
 
 
 async def _splice(handler: Handler, source: splice.Source) -> None:

@@ -96,14 +96,14 @@ class Log(Handler):
 
         The headers Log-Attempt and Log-Offset say what the first byte is.
         """
-        opened = await self.service.open_log(
-            self.caller,
-            build_id,
-            self._position(),
-            limit=self.whole("limit"),
-            follow=self.get_query_argument("follow", "") in ("1", "true", "yes"),
+        follow = self.get_query_argument("follow", "") in ("1", "true", "yes")
+        opening = self.service.open_log(
+            self.caller, build_id, self._position(), limit=self.whole("limit"), follow=follow
         )
+        opened = await (self.unless_gone(opening) if follow else opening)
         try:
+            if opened.length is not None:
+                self.set_header("Content-Length", str(opened.length))
             self.set_header("Content-Type", "text/plain; charset=utf-8")
             self.set_header("Log-Attempt", str(opened.attempt))
             self.set_header("Log-Offset", str(opened.start))
