@@ -1,6 +1,7 @@
 """Plain nodes: servers that know the documented API and nothing of ours, beside nodes of ours."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -284,6 +285,28 @@ async def test_its_death_gives_the_build_to_another_node(tmp_path, server) -> No
         server.start()
         await pool.line(state="ready", used=0)
         assert pool.on_plain(await ended(pool.service, (await pool.submit("print x")).id))
+
+
+async def test_a_server_that_is_slow_to_answer_is_not_lost(tmp_path, server) -> None:
+    """The documented one answers nobody while it copies an image: its builds stay where they are,
+    beyond the time after which one that cannot be reached is lost.
+    """
+    copied = threading.Event()
+
+    def copy(handler: Any) -> None:
+        copied.wait(20)
+        handler.say({"status": "ready", "priority": 10})
+
+    async with a_pool(tmp_path, server) as pool:
+        build = await pool.submit("wait")
+        await until(pool.service, build.id, lambda b: b.stage is Stage.RUNNING)
+        server.answers["GET /status"] = copy
+        await pool.line("no answer for 4 s", state="silent")
+        del server.answers["GET /status"]
+        copied.set()
+        server.go.set()
+        build = await ended(pool.service, build.id)
+        assert (build.result, build.attempt) == (Result.SUCCEEDED, 1)
 
 
 @pytest.mark.parametrize("then", ["nothing", "another build", "another log"])
