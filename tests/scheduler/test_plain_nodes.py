@@ -212,6 +212,30 @@ async def test_it_gets_one_build_for_each_ready(tmp_path, server) -> None:
         assert len(server.specifications) == 4
 
 
+async def test_a_ready_from_before_a_create_is_not_good_for_another(tmp_path, server) -> None:
+    """An answer that was under way when the build left: the server may be busy with that."""
+    asked, answer = threading.Event(), threading.Event()
+
+    def late(handler: Any) -> None:
+        server.answers["GET /status"] = plain_server.saying({"status": "busy", "priority": 1})
+        asked.set()
+        answer.wait(20)
+        handler.say({"status": "ready", "priority": 1})
+
+    async with a_pool(tmp_path, server, nodes=0) as pool:
+        server.answers["GET /status"] = late
+        await asyncio.to_thread(asked.wait, 10)
+        builds = [await pool.submit("wait") for _ in range(2)]
+        await until(pool.service, builds[0].id, lambda b: b.history[-1].event == "place")
+        plain = pool.scheduler.parts.dispatcher.pool.plain
+        await roster_until(
+            pool.scheduler, lambda _: any(one.status for one in plain.on(plain_id(server.url)))
+        )
+        answer.set()
+        await pool.line(state="busy", used=1)
+        assert len(server.specifications) == 1
+
+
 @pytest.mark.parametrize("how", ["low", "busy"])
 async def test_others_are_favoured_by_priority_and_readiness(tmp_path, server, how) -> None:
     """A negative priority is a priority."""
