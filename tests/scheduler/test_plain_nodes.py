@@ -1,6 +1,7 @@
 """Plain nodes: servers that know the documented API and nothing of ours, beside nodes of ours."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -211,6 +212,30 @@ async def test_it_gets_one_build_for_each_ready(tmp_path, server) -> None:
         assert len(server.specifications) == 4
 
 
+async def test_a_ready_from_before_a_create_is_not_good_for_another(tmp_path, server) -> None:
+    """An answer that was under way when the build left: the server may be busy with that."""
+    asked, answer = threading.Event(), threading.Event()
+
+    def late(handler: Any) -> None:
+        server.answers["GET /status"] = plain_server.saying({"status": "busy", "priority": 1})
+        asked.set()
+        answer.wait(20)
+        handler.say({"status": "ready", "priority": 1})
+
+    async with a_pool(tmp_path, server, nodes=0) as pool:
+        server.answers["GET /status"] = late
+        await asyncio.to_thread(asked.wait, 10)
+        builds = [await pool.submit("wait") for _ in range(2)]
+        await until(pool.service, builds[0].id, lambda b: b.history[-1].event == "place")
+        plain = pool.scheduler.parts.dispatcher.pool.plain
+        await roster_until(
+            pool.scheduler, lambda _: any(one.status for one in plain.on(plain_id(server.url)))
+        )
+        answer.set()
+        await pool.line(state="busy", used=1)
+        assert len(server.specifications) == 1
+
+
 @pytest.mark.parametrize("how", ["low", "busy"])
 async def test_others_are_favoured_by_priority_and_readiness(tmp_path, server, how) -> None:
     """A negative priority is a priority."""
@@ -284,6 +309,28 @@ async def test_its_death_gives_the_build_to_another_node(tmp_path, server) -> No
         server.start()
         await pool.line(state="ready", used=0)
         assert pool.on_plain(await ended(pool.service, (await pool.submit("print x")).id))
+
+
+async def test_a_server_that_is_slow_to_answer_is_not_lost(tmp_path, server) -> None:
+    """The documented one answers nobody while it copies an image: its builds stay where they are,
+    beyond the time after which one that cannot be reached is lost.
+    """
+    copied = threading.Event()
+
+    def copy(handler: Any) -> None:
+        copied.wait(20)
+        handler.say({"status": "ready", "priority": 10})
+
+    async with a_pool(tmp_path, server) as pool:
+        build = await pool.submit("wait")
+        await until(pool.service, build.id, lambda b: b.stage is Stage.RUNNING)
+        server.answers["GET /status"] = copy
+        await pool.line("no answer for 4 s", state="silent")
+        del server.answers["GET /status"]
+        copied.set()
+        server.go.set()
+        build = await ended(pool.service, build.id)
+        assert (build.result, build.attempt) == (Result.SUCCEEDED, 1)
 
 
 @pytest.mark.parametrize("then", ["nothing", "another build", "another log"])
