@@ -18,10 +18,11 @@ from msgspec.structs import replace
 from node.collecting import Collecting
 from node.container import Place, container_spec, image_of, statuses
 from node.engines.base import Container, ContainerState, EngineError, Exit, ImageUnknown
+from node.growing import Streaming
 from node.logs import ServedLog
 from node.preparing import prepared
 from node.records import Stop
-from node.streaming import Streaming, streaming
+from node.streaming import streaming
 from node.tail import Tail
 from node.workfolder import Plan, WorkFolder
 from protocol.errors import PoolError
