@@ -26,12 +26,13 @@ from node.engines.base import (
     Interrupt,
 )
 from node.fetch import FetchFailed
+from node.growing import Streaming
 from node.images import ImageWork
 from node.logs import ServedLog
 from node.preparing import prepared
 from node.provisions import Provisions
 from node.records import Stop
-from node.streaming import Streaming, streaming
+from node.streaming import streaming
 from node.tail import Tail
 from node.workfolder import Plan, WorkFolder
 from protocol.errors import PoolError

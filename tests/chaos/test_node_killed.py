@@ -174,7 +174,7 @@ COLLECTING = [
     ("zip not yet whole", OutboxOutput(), Moment("node.packing:_Packing.all")),
     ("zip whole, not digested", OutboxOutput(), Moment("node.packing:pack")),
     ("zip kept", OutboxOutput(), Moment("os:rename", matching="/outbox.zip")),
-    ("stream ended", StreamOutput(), Moment("node.streaming:Streaming.finish")),
+    ("stream ended", StreamOutput(), Moment("node.growing:Streaming.finish")),
     ("stream taken", StreamOutput(), Moment("os:rename", matching=".stream.bin.part")),
     ("stream kept", StreamOutput(), Moment("os:rename", matching="/stream.bin")),
     ("before its end is written", StreamOutput(), Moment("node.builder:Builder._end", "before")),

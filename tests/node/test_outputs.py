@@ -386,6 +386,22 @@ class TestStream:
             assert build.result is Result.FAILED
             assert "cut short" in build.reason
 
+    async def test_a_command_that_replaces_its_stream(self, tmp_path: Path) -> None:
+        """The build fails: its artifact would be another than what was served."""
+        async with client_of_node(tmp_path) as (client, node):
+            build = await growing(client, GROWING)
+            reader = await Reader(client, build).begin()
+            await reader.read(3000)
+            out = node.parts._work / f"{build.id}.1" / "out"
+            (out / "other").write_bytes(b"other")
+            (out / "other").rename(out / "stream")
+            let_go(node, build)
+            with pytest.raises(Unavailable):
+                await reader.rest()
+            build = await ended(client, build.id)
+            assert (build.result, build.artifacts) == (Result.FAILED, ())
+            assert "replaced" in build.reason
+
     async def test_a_pipe_whose_build_failed_before_is_no_artifact(self, tmp_path: Path) -> None:
         """The last command never ran."""
         async with a_node(tmp_path) as node:

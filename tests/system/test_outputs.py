@@ -174,7 +174,8 @@ class TestOutbox:
 
     async def test_a_hostile_tree_is_removed(self, tmp_path: Path, image: str) -> None:
         """Deeper than any path: the build fails, and nothing of it stays."""
-        deep = "cd /outbox; i=0; while [ $i -lt 1500 ]; do mkdir ddd; cd -P ddd; i=$((i+1)); done\n"
+        name = "d" * 200
+        deep = f"cd /outbox; for i in $(busybox seq 30); do mkdir {name}; cd -P {name}; done\n"
         async with a_node(tmp_path, engine="docker") as node:
             build = await built(node.service, image, OutboxOutput(), deep + "ln -s / root\n")
             assert build.result is Result.FAILED
