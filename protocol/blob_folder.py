@@ -14,15 +14,19 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 from protocol.errors import Busy, Invalid, PoolError, TooLarge, Unavailable
 from protocol.service import ByteStream, Caller
 
+T = TypeVar("T")
+
 DIGEST = re.compile(r"[0-9a-f]{64}")
 _PART = "part."  # begins the name of a file that is not whole
 _PIECE = 1 << 20  # bytes that are handed to a thread at once
+_THREADS = 4
 
 
 class BlobFolder:
@@ -43,6 +47,8 @@ class BlobFolder:
         self._limit = limit
         self._reserve = reserve
         self._elsewhere = elsewhere
+        # Of its own: a disk that is slow to take large files keeps nobody else waiting.
+        self._threads = ThreadPoolExecutor(_THREADS, "blobs")
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         for part in folder.glob(f"{_PART}*"):  # an earlier life was killed on the way
             part.unlink()
@@ -71,7 +77,7 @@ class BlobFolder:
         """See Blobs."""
         if not digests:
             return frozenset()
-        return await asyncio.to_thread(self._missing, frozenset(digests))
+        return await self._in_thread(self._missing, frozenset(digests))
 
     async def upload(
         self, caller: Caller, stream: ByteStream, *, sha256: str = "", size: int | None = None
@@ -82,18 +88,31 @@ class BlobFolder:
                 f"{sha256[:80]!r} is no digest", field="sha256", expected="64 lower-case hex digits"
             )
         self._check_size(size or 0)
-        await asyncio.to_thread(self._check_room, size or 0)
-        part = await asyncio.to_thread(self._new_part)
+        await self._in_thread(self._check_room, size or 0)
+        part = await self._in_thread(self._new_part)
         try:
-            await part.fill(stream, self._check_part)
+            await self._fill(part, stream)
             digest, length = part.digest.hexdigest(), part.size
             _check_same(digest, length, sha256, size)
-            await asyncio.to_thread(part.publish, self._folder / digest)
+            await self._in_thread(part.publish, self._folder / digest)
         except OSError as error:
             raise Busy(f"it cannot be kept: {error.strerror}", retry_after=60) from error
         finally:
-            await asyncio.to_thread(part.drop)
+            await self._in_thread(part.drop)
         return digest
+
+    async def _fill(self, part: "_Part", stream: ByteStream) -> None:
+        """Take in all that the stream gives."""
+        held = bytearray()
+        async for piece in stream:
+            held += piece
+            if len(held) >= _PIECE:
+                await self._in_thread(self._append, part, held)
+                held = bytearray()
+        await self._in_thread(self._append, part, held)
+
+    async def _in_thread(self, work: Callable[..., T], *args: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work, *args)
 
     def expire(self, before: float, needed: Collection[str]) -> None:
         """Remove what nobody used since that moment and is not needed. Blocks."""
@@ -130,9 +149,10 @@ class BlobFolder:
         descriptor, name = tempfile.mkstemp(prefix=_PART, dir=self._folder)
         return _Part(os.fdopen(descriptor, "wb", buffering=0), Path(name))
 
-    def _check_part(self, size: int, more: int) -> None:
-        self._check_size(size + more)
-        self._check_room(more)
+    def _append(self, part: "_Part", data: bytearray) -> None:
+        self._check_size(part.size + len(data))
+        self._check_room(len(data))
+        part.append(data)
 
     def _check_size(self, size: int) -> None:
         if size > self._limit:
@@ -161,18 +181,8 @@ class _Part:
         self._file = file
         self._path = path
 
-    async def fill(self, stream: ByteStream, check: Callable[[int, int], None]) -> None:
-        """Take in all that the stream gives; `check` may refuse more (size so far, what comes)."""
-        held = bytearray()
-        async for piece in stream:
-            held += piece
-            if len(held) >= _PIECE:
-                await asyncio.to_thread(self._append, held, check)
-                held = bytearray()
-        await asyncio.to_thread(self._append, held, check)
-
-    def _append(self, data: bytearray, check: Callable[[int, int], None]) -> None:
-        check(self.size, len(data))
+    def append(self, data: bytearray) -> None:
+        """Write on."""
         self.digest.update(data)
         view = memoryview(data)
         while view:

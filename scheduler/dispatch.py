@@ -229,6 +229,7 @@ class Dispatcher:
             if number >= _REASONED and not any(node.free for node in candidates.values()):
                 return
             if self.ledger.lacks_secrets(build):
+                turns.passed_over()
                 self.attempts.lost(build, _NO_SECRETS)
                 continue
             needs = (build.request.guidance.needs, not beyond(build.request))

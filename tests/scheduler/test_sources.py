@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from protocol.blob_folder import Pipe
 from protocol.model import Artifact, Build, Result, Stage, State
 from protocol.recipe import ArtifactContent, InputFile, IsoOutput, UploadedContent
 from protocol.request import BuildRequest, Needs, uploads
@@ -256,3 +257,34 @@ async def _unavailable(*args, **options):
     from protocol.errors import Unavailable
 
     raise Unavailable("its disk does not answer")
+
+
+async def test_a_source_that_stalls_is_blamed_and_not_the_node_that_waits(
+    tmp_path, monkeypatch
+) -> None:
+    """The build goes back to the queue with that reason, and is tried again."""
+    monkeypatch.setattr("scheduler.sources._PATIENCE", 0.3)
+    async with (
+        a_node(tmp_path, labels=("one",)) as one,
+        a_node(tmp_path, labels=("two",)) as two,
+        a_scheduler(tmp_path, one.url, two.url) as program,
+    ):
+        await ready(program, 2)
+        first, artifact = await made(program, on="one", size=1000)
+        opening = one.service.open_artifact
+
+        async def stuck(*args, **options):
+            one.service.open_artifact = opening
+            opened = await opening(*args, **options)
+            await opened.stream.close()
+            pipe = Pipe()
+            await pipe.put(b"x")
+            return replace(opened, stream=pipe)
+
+        one.service.open_artifact = stuck
+        wanted = taking(ArtifactContent(first.id, artifact.name), on="two")
+        accepted = await program.service.submit(LOCAL, wanted)
+        build = await ended(program.service, accepted.id)
+        assert (build.result, build.attempt) == (Result.SUCCEEDED, 1)
+        (declined,) = [step for step in build.history if step.event == "decline"]
+        assert "nothing came for" in declined.cause
