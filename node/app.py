@@ -86,6 +86,7 @@ class Node:
     def _place(self, folder: Path) -> Place:
         """What builders work with."""
         self._work = folder / "work"
+        self._secrets = SecretsFolder(Path(self.settings.secrets_folder), self.node.id)
         inputs, blobs = folder / "inputs", folder / "blobs"
         for private in (self._work, inputs, blobs):
             private.mkdir(exist_ok=True, mode=0o700)
@@ -101,7 +102,7 @@ class Node:
             work=self._work,
             inputs=inputs,
             blobs=BlobFolder(blobs),
-            secrets=SecretsFolder(Path(self.settings.secrets_folder), self.node.id),
+            secrets=self._secrets,
             secrets_of=self.ledger.secrets_of,
             clock=time.time,
             publish=self._publish,
@@ -129,6 +130,8 @@ class Node:
         """Look at the engine, prove that containers see our folder, go on with what an earlier life
         left in the middle. Where the engine does not answer, the last is done when it does.
         """
+        if problem := self._secrets.problem():
+            log.warning("builds with secrets are not taken: %s", problem)
         await self.state.look()
         self.state.resuming = True
         self._resuming = asyncio.create_task(self._resume())

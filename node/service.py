@@ -68,6 +68,8 @@ class NodeService:
         """See BuildService."""
         check_request(request, self._settings.images)
         check_secrets(request, secrets or {})
+        if secrets and (problem := self._place.secrets.problem()):
+            raise Busy(f"{self._place.node.name} takes no build with secrets: {problem}")
         if forward is not None:
             async with self._locks[forward.id]:
                 return await self._forwarded(request, forward, secrets)
