@@ -97,6 +97,7 @@ class Node:
     def _place(self, folder: Path) -> Place:
         """What builders work with."""
         self._work = folder / "work"
+        self._secrets = SecretsFolder(Path(self.settings.secrets_folder), self.node.id)
         inputs = folder / "inputs"
         for private in (self._work, inputs):
             private.mkdir(exist_ok=True, mode=0o700)
@@ -118,7 +119,7 @@ class Node:
             ),
             work=self._work,
             inputs=inputs,
-            secrets=SecretsFolder(Path(self.settings.secrets_folder), self.node.id),
+            secrets=self._secrets,
             secrets_of=self.ledger.secrets_of,
             clock=time.time,
             publish=self._publish,
@@ -151,6 +152,8 @@ class Node:
         left in the middle. Where the engine does not answer, the last is done when it does.
         """
         self.notices.begin()
+        if problem := self._secrets.problem():
+            log.warning("builds with secrets are not taken: %s", problem)
         await self.state.look()
         self.state.resuming = True
         self._resuming = asyncio.create_task(self._resume())

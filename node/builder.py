@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from msgspec.structs import replace
 
 from node.collecting import Collecting
+from node.command_timer import CommandTimer
 from node.container import BUILD_IMAGE, Place, container_spec, statuses
 from node.engines.base import (
     Container,
@@ -27,9 +28,9 @@ from node.engines.base import (
 )
 from node.fetch import FetchFailed
 from node.growing import Streaming
-from node.images import ImageWork
 from node.logs import ServedLog
-from node.preparing import prepared
+from node.measuring import Meter
+from node.preparing import Preparation
 from node.provisions import Provisions
 from node.records import Stop
 from node.streaming import streaming
@@ -71,7 +72,8 @@ class Builder:
         self._ending = Interrupt()  # whatever takes long is to give up
         self._provisions = Provisions(place, build)
         self.streaming: Streaming | None = None  # what its readers follow
-        self._timed: tuple[int, asyncio.TimerHandle] | None = None  # the command whose time runs
+        self._meter: Meter | None = None
+        self._timer = CommandTimer(build.request.recipe.commands, self.stop)
         self._spent = 0.0  # seconds that the attempt took in earlier lives of the node
 
     def stop(self, event: Event, cause: str) -> None:
@@ -112,7 +114,7 @@ class Builder:
             event, cause = Event.GIVE_UP, f"the node failed: {type(error).__name__}"
         finally:
             timer.cancel()
-            self._time_command(None)
+            self._timer.end()
             if self.streaming is not None:
                 self.streaming.rest()
         if event is Event.GIVE_UP and not self._stop.done():
@@ -123,9 +125,13 @@ class Builder:
     async def _attempt(self, found: Container | None) -> tuple[Event, str]:
         if found is None:
             self._reach(Stage.PREPARING)
-            plan, images = await self._unless_stopped(self._prepared())
+            preparing = Preparation(
+                *(self._place, self.build, self._log, self._provisions),
+                *(self._ending, self._note_added),
+            )
+            plan = await self._unless_stopped(preparing.plan())
             if isinstance(self.build.request.recipe.output, ImageOutput):
-                return await self._unless_stopped(self._image(images))
+                return await self._unless_stopped(self._image(preparing))
             await self._start(plan)
         else:
             self._container = found.id
@@ -133,11 +139,16 @@ class Builder:
         self._reach(Stage.RUNNING)
         assert self._folder is not None
         self.streaming = streaming(self._folder, self._note, self.stop)
-        tail = Tail(self._folder, self._log, self._loop, self._note)
+        self._meter = Meter(self._place.engine, self._container, self.build.usage)
+        tail = Tail(
+            *(self._folder, self._log, self._loop, self._note),
+            *(self._provisions.mask, self._meter.sample),
+        )
         try:
             end = await self._container_end(tail.failed)
         finally:
             await tail.finish()
+        await self._measured()
         self._reach(Stage.COLLECTING)
         away = "" if end.watched else "its engine was away"
         if away and found is not None and found.state is ContainerState.ENDED:
@@ -150,18 +161,10 @@ class Builder:
     def _root(self) -> Path:
         return self._place.work / f"{self.build.id}.{self.build.attempt}"
 
-    async def _prepared(self) -> tuple[Plan, ImageWork]:
-        log, interrupt = self._log, self._ending
-        images = ImageWork(
-            self._place, self.build, self._provisions, log, interrupt, self._note_added
-        )
-        plan = await prepared(self._place, self.build, log, self._provisions, images, interrupt)
-        return plan, images
-
-    async def _image(self, images: ImageWork) -> tuple[Event, str]:
+    async def _image(self, preparing: Preparation) -> tuple[Event, str]:
         """The image is the result: no container runs."""
         self._reach(Stage.COLLECTING)
-        artifact = await images.artifact()
+        artifact = await preparing.image.artifact()
         self._publish(replace(self.build, artifacts=(artifact,)))
         return Event.SUCCEED, ""
 
@@ -201,10 +204,11 @@ class Builder:
         either: set[asyncio.Future[Any]] = {task, self._stop}
         try:
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            task.cancel()  # where it has ended, nothing happens
-            await asyncio.wait({task}, timeout=_KILLED)
+        except asyncio.CancelledError:  # the node leaves
+            await _given_up(task)
+            raise
         if self._stop.done():
+            await _given_up(task)
             raise self._stop.result()
         return task.result()
 
@@ -213,17 +217,24 @@ class Builder:
         folder = self._folder
         assert folder is not None
         commands = statuses(self.build, folder.steps(), folder.plan.log_base)
-        self._time_command(commands)
+        self._timer.look(commands, self._gone)
         made = tuple(step for step in self.build.commands if step.name == BUILD_IMAGE)
         self._publish(
             replace(
                 self.build,
                 commands=(*commands, *made),
                 artifacts=(self.streaming and self.streaming.artifacts) or self.build.artifacts,
+                usage=self._meter.usage if self._meter else self.build.usage,
                 log_size=self._log.size,
                 revision=self.build.revision + 1,
             )
         )
+
+    async def _measured(self) -> None:
+        """What the build used in all, before anything is taken out of its work folder."""
+        if self._meter is not None and self._folder is not None:
+            await asyncio.to_thread(self._meter.finish, self._folder)
+            self.build = replace(self.build, usage=self._meter.usage)
 
     def _note_added(self, step: CommandStatus) -> None:
         """How far a step is that the node added before the container."""
@@ -236,19 +247,6 @@ class Builder:
                 revision=self.build.revision + 1,
             )
         )
-
-    def _time_command(self, commands: tuple[CommandStatus, ...] | None) -> None:
-        """Let the time of the command that runs now run; None: of no command."""
-        running = next((i for i, c in enumerate(commands or ()) if c.state.value == "running"), -1)
-        if self._timed is not None and self._timed[0] != running:
-            self._timed[1].cancel()
-            self._timed = None
-        wanted = self.build.request.recipe.commands
-        limit = wanted[running].time_limit if 0 <= running < len(wanted) else None
-        if limit is not None and self._timed is None:
-            cause = f"the command {wanted[running].name!r} took longer than {limit:g} s"
-            timer = self._loop.call_later(limit - self._gone(), self.stop, Event.TIME_OUT, cause)
-            self._timed = (running, timer)
 
     def _gone(self) -> float:
         """Seconds for which the command that runs now ran in earlier lives of the node. A build
@@ -267,7 +265,7 @@ class Builder:
         if stream is not None:
             await self._unless_stopped(stream.finish())
         self._note()
-        self._time_command(None)
+        self._timer.end()
         read = stream.whole if stream is not None else None
         collecting = Collecting(self._place, self.build, folder, self._log, read, self._ending)
         collected = await self._loop.run_in_executor(self._place.long, collecting.all)
@@ -294,6 +292,7 @@ class Builder:
             self._log.say_last(cause)
         if not may(self.build, event):  # the build failed before it was collected
             event = Event.GIVE_UP if event is Event.SUCCEED else event
+        await self._measured()
         build = replace(self.build, log_size=self._log.size)
         if event is Event.CANCEL and build.artifacts:
             build = replace(build, artifacts=())
@@ -321,6 +320,7 @@ class Builder:
         later by `node/cleaner.py`.
         """
         try:
+            await asyncio.to_thread(self._provisions.forget_secrets)
             if self._container:
                 await asyncio.to_thread(self._place.engine.remove, self._container)
             if self._folder is not None:
@@ -338,6 +338,12 @@ class Builder:
     def _publish(self, build: Build) -> None:
         self.build = build
         self._place.publish(build)
+
+
+async def _given_up(task: "asyncio.Future[Any]") -> None:
+    """Cancel it, and wait until it has let go of what it does."""
+    task.cancel()
+    await asyncio.wait({task}, timeout=_KILLED)
 
 
 def _heeded(task: "asyncio.Future[Any]") -> None:

@@ -52,11 +52,13 @@ class Cleaner:
                 log.warning("cleaning up: %s", error)
 
     async def _leftovers(self) -> None:
-        """Containers and folders of ours that no attempt uses."""
+        """Containers and folders of ours that no attempt uses: what began meanwhile is used."""
         engine = self._place.engine
         ours = {f"{LABEL}.node": self._place.node.id}
         containers = await asyncio.to_thread(engine.containers, ours)
-        folders = [path for path in self._place.work.iterdir() if path.is_dir()]
+        homes = (self._place.work, self._place.inputs)
+        folders = [path for home in homes for path in home.iterdir() if path.is_dir()]
+        secret = self._place.secrets.attempts()
         used = {f"{build}.{attempt}" for build, attempt in self._runner.attempts()}
         for container in containers:
             labels = container.labels
@@ -67,6 +69,9 @@ class Cleaner:
         for folder in folders:
             if folder.name not in used:
                 await asyncio.to_thread(remove_folder, folder)
+        for attempt in secret:
+            if attempt not in used:
+                await asyncio.to_thread(self._place.secrets.remove, attempt)
 
     async def _make_room(self) -> None:
         """Where the disk is too full to take a build, what failed builds left goes before its

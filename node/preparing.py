@@ -3,6 +3,7 @@ text of each command.
 """
 
 import asyncio
+from collections.abc import Callable
 
 from node.container import Place
 from node.engines.base import Interrupt
@@ -13,36 +14,51 @@ from node.logs import ServedLog
 from node.plan import with_output
 from node.provisions import Provisions
 from node.workfolder import Plan, PlannedCommand
-from protocol.model import Build
+from protocol.model import Build, CommandStatus
 from protocol.recipe import Command
 
 
-async def prepared(
-    place: Place,
-    build: Build,
-    log: ServedLog,
-    provisions: Provisions,
-    images: ImageWork,
-    interrupt: Interrupt,
-) -> Plan:
-    """The plan of the attempt; what obtaining the image says goes to its log. A command that cannot
-    be fetched is planned all the same, with the reason. Raises EngineError, PoolError, and
-    FetchFailed for an input.
-    """
-    await asyncio.to_thread(provisions.begin)
-    gathering = Gathering(provisions.inputs, place.blobs, place.settings, log.say, interrupt)
-    await images.provide(gathering)
-    recipe = build.request.recipe
-    await gathering.inputs(recipe.inputs)
-    commands = [await _planned(place, command) for command in recipe.commands]
-    plan = Plan(
-        commands=tuple(commands),
-        keep_going=recipe.keep_going,
-        log_limit=place.settings.log_limit,
-        find_iso=False,
-        log_base=log.size,
-    )
-    return with_output(plan, recipe.output, place.settings.result_files)
+class Preparation:
+    """Of one attempt."""
+
+    def __init__(
+        self,
+        place: Place,
+        build: Build,
+        log: ServedLog,
+        provisions: Provisions,
+        interrupt: Interrupt,
+        note: Callable[[CommandStatus], None],
+    ) -> None:
+        """`interrupt` ends what takes long; `note` is told how far a step is that the node adds."""
+        self.image = ImageWork(place, build, provisions, log, interrupt, note)
+        self._place = place
+        self._recipe = build.request.recipe
+        self._log = log
+        self._provisions = provisions
+        self._gathering = Gathering(
+            provisions.inputs, place.blobs, place.settings, log.say, interrupt
+        )
+
+    async def plan(self) -> Plan:
+        """The plan of the attempt, when all else is there; what obtaining the image says goes to
+        the log. A command that cannot be fetched is planned all the same, with the reason.
+
+        Raises EngineError, PoolError, OSError, and FetchFailed for an input.
+        """
+        await asyncio.to_thread(self._provisions.begin)
+        await self.image.provide(self._gathering)
+        recipe = self._recipe
+        await self._gathering.inputs(recipe.inputs)
+        commands = [await _planned(self._place, command) for command in recipe.commands]
+        plan = Plan(
+            commands=tuple(commands),
+            keep_going=recipe.keep_going,
+            log_limit=self._place.settings.log_limit,
+            find_iso=False,
+            log_base=self._log.size,
+        )
+        return with_output(plan, recipe.output, self._place.settings.result_files)
 
 
 async def _planned(place: Place, command: Command) -> PlannedCommand:

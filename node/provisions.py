@@ -50,9 +50,12 @@ class Provisions:
         """Bytes of the inputs, on disk."""
         return self.inputs.usage() if self._needed else 0
 
-    def remove(self) -> None:
-        """Delete all of it. Raises OSError."""
+    def forget_secrets(self) -> None:
+        """Delete them, whatever still sees their folder. Raises OSError."""
         if self._values:
             self._secrets.remove(self._attempt)
+
+    def remove(self) -> None:
+        """Delete the rest, when no container sees it any more. Raises OSError."""
         if self._needed:
             self.inputs.remove()

@@ -4,7 +4,6 @@ and only while the build runs.
 
 import os
 import shutil
-from collections.abc import Iterable
 from pathlib import Path
 
 from node.engines.base import Mount
@@ -63,13 +62,9 @@ class SecretsFolder:
         if folder.is_dir():
             shutil.rmtree(folder)
 
-    def remove_others(self, attempts: Iterable[str]) -> None:
-        """Delete all but these attempts'. Raises OSError."""
-        kept = set(attempts)
-        names = os.listdir(self._root) if self._root.is_dir() else []
-        for name in names:
-            if name not in kept:
-                self.remove(name)
+    def attempts(self) -> tuple[str, ...]:
+        """Those that have a folder. Raises OSError."""
+        return tuple(os.listdir(self._root)) if self._root.is_dir() else ()
 
 
 def _file_system(path: Path) -> str:

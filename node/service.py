@@ -70,6 +70,8 @@ class NodeService:
     ) -> Build:
         """See BuildService."""
         check_secrets(request, secrets or {})
+        if secrets and (problem := self._place.secrets.problem()):
+            raise Busy(f"{self._place.node.name} takes no build with secrets: {problem}")
         return await self._submitted(caller, request, forward, key, secrets)
 
     async def _submitted(

@@ -1,5 +1,5 @@
-"""Copies the log of a work folder to the served log while a container runs: one thread for each
-attempt.
+"""Copies the log of a work folder to the served log while a container runs, without secrets, and
+looks at what the container uses: one thread for each attempt.
 """
 
 import asyncio
@@ -7,10 +7,13 @@ import threading
 from collections.abc import Callable
 
 from node.logs import ServedLog
+from node.masking import Mask, MaskedStream
 from node.workfolder import WorkFolder
 
 _LOOK = 0.025  # seconds between looks at the work folder
 _PROGRESS = 1.0  # seconds between notes of progress where nothing else changes
+_MEASURE = 0.25  # seconds between looks at what the container uses
+_HELD = 1.0  # seconds for which the end of what it printed is held back, as a secret's beginning
 _PIECE = 1 << 20
 
 
@@ -25,13 +28,19 @@ class Tail:
         served: ServedLog,
         loop: asyncio.AbstractEventLoop,
         note: Callable[[], None],
+        mask: Mask,
+        measure: Callable[[], None],
     ) -> None:
-        """`note` is called on the event loop whenever there is progress."""
+        """`note` is called on the event loop whenever there is progress; `measure` by the thread,
+        several times a second and whenever a step ends.
+        """
         self.failed: asyncio.Future[str] = loop.create_future()  # why it could not go on
         self._folder = folder
         self._log = served
         self._loop = loop
         self._note = note
+        self._masked = MaskedStream(mask)
+        self._measure = measure
         self._over = threading.Event()  # the container has ended; drain and end
         self._thread = threading.Thread(target=self._run, name=f"tail {folder.root.name}")
         self._thread.start()
@@ -54,19 +63,29 @@ class Tail:
 
     def _follow(self) -> None:
         offset = max(0, self._log.size - self._folder.plan.log_base)
-        ticks = 0
+        ticks = quiet = 0
         seen: object = None
         noted = 0
         while True:
             last = self._over.wait(_LOOK)
+            quiet += 1
             while data := self._folder.read_log(offset, _PIECE):
-                self._log.append(data)
+                self._show(self._masked.take(data))
                 offset += len(data)
+                quiet = 0
+            if last or quiet == round(_HELD / _LOOK):
+                self._show(self._masked.rest())
             ticks += 1
             steps = self._folder.steps()
+            if steps != seen or ticks % round(_MEASURE / _LOOK) == 0:
+                self._measure()
             due = ticks >= _PROGRESS / _LOOK and self._log.size != noted
             if steps != seen or due:
                 seen, noted, ticks = steps, self._log.size, 0
                 self._loop.call_soon_threadsafe(self._note)
             if last:
                 return
+
+    def _show(self, data: bytes) -> None:
+        if data:
+            self._log.append(data)

@@ -295,7 +295,7 @@ class Tail:
     """`Tail` of nothing."""
 
     def __init__(
-        self, folder: Folder, log: Log, loop: asyncio.AbstractEventLoop, note: Any
+        self, folder: Folder, log: Log, loop: asyncio.AbstractEventLoop, *others: object
     ) -> None:
         self.failed: asyncio.Future[str] = loop.create_future()
 
