@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from node.collecting import Collecting
 from node.command_timer import CommandTimer
-from node.container import BUILD_IMAGE, Place, container_spec, statuses
+from node.container import Place, container_spec, statuses
 from node.engines.base import (
     Container,
     ContainerState,
@@ -218,11 +218,10 @@ class Builder:
         assert folder is not None
         commands = statuses(self.build, folder.steps(), folder.plan.log_base)
         self._timer.look(commands, self._gone)
-        made = tuple(step for step in self.build.commands if step.name == BUILD_IMAGE)
         self._publish(
             replace(
                 self.build,
-                commands=(*commands, *made),
+                commands=commands,
                 artifacts=(self.streaming and self.streaming.artifacts) or self.build.artifacts,
                 usage=self._meter.usage if self._meter else self.build.usage,
                 log_size=self._log.size,
