@@ -166,6 +166,12 @@ class AsyncClient:
         """What the build made."""
         return await self._persisting(lambda pool: pool.artifacts(LOCAL, build_id))
 
+    async def artifact(self, build_id: str, name: str | None = None) -> Artifact:
+        """The artifact of this name, or the only one. Raises NotFound, Conflict (several)."""
+        build = await self.get(build_id)
+        why = f"the build is {build.state.value}" + (f": {build.reason}" if build.reason else "")
+        return downloads.chosen(build.artifacts, name, why)
+
     async def download(
         self,
         build_id: str,
@@ -181,10 +187,10 @@ class AsyncClient:
         `name`: which, where there are several; `progress` is told bytes there and bytes in all.
         Raises NotFound, Conflict (a wrong digest; another download writes the file now).
         """
-        artifact = await self._artifact(build_id, name)
+        artifact = await self.artifact(build_id, name)
         if artifact.growing:
             await self.wait(build_id)
-            artifact = await self._artifact(build_id, artifact.name)
+            artifact = await self.artifact(build_id, artifact.name)
         pool = await self._pool()
         await downloads.save(pool, build_id, artifact, Path(target), progress, self._trying())
         return artifact
@@ -195,7 +201,7 @@ class AsyncClient:
         """An artifact's bytes, from `start` on. One that is still being made is read while it is,
         from its beginning.
         """
-        artifact = await self._artifact(build_id, name)
+        artifact = await self.artifact(build_id, name)
         pool = await self._pool()
         if artifact.growing:
             reading = downloads.growing(pool, build_id, artifact.name)
@@ -314,11 +320,6 @@ class AsyncClient:
 
     def _getting(self, build_id: str) -> logs.Getting:
         return lambda after, wait: self.get(build_id, after=after, wait=wait)
-
-    async def _artifact(self, build_id: str, name: str | None) -> Artifact:
-        build = await self.get(build_id)
-        why = f"the build is {build.state.value}" + (f": {build.reason}" if build.reason else "")
-        return downloads.chosen(build.artifacts, name, why)
 
     async def _inputs(self, files: Mapping[str, Path | bytes]) -> tuple[InputFile, ...]:
         made: list[InputFile] = []

@@ -82,6 +82,7 @@ class Client:
     watch = plain_iterator(AsyncClient.watch)
     log = plain_iterator(AsyncClient.log)
     lines = plain_iterator(AsyncClient.lines)
+    artifact = plain(AsyncClient.artifact)
     artifacts = plain(AsyncClient.artifacts)
     download = plain(AsyncClient.download)
     read = plain_iterator(AsyncClient.read)
