@@ -39,7 +39,7 @@ def is_terminal(stream: IO[Any]) -> bool:
 
 def coloured(text: str, stream: IO[Any], **style: Any) -> str:
     """The text in this style, where that is wanted and can be seen."""
-    wanted = is_terminal(stream) and not os.environ.get("NO_COLOR")
+    wanted = style and is_terminal(stream) and not os.environ.get("NO_COLOR")
     return click.style(text, **style) if wanted else text
 
 
