@@ -5,36 +5,30 @@ carry an idempotency key. To add a verb: a method here, and its line in `plain.p
 """
 
 import asyncio
-import os
 import time
 import uuid
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 from imagepool.client import downloads, logs, orders, watching
+from imagepool.client.asking import Asking
 from imagepool.client.events import Event, LogPiece
-from imagepool.client.finding import URL, find_scheduler
 from imagepool.client.orders import Wanted
-from imagepool.client.trying import Trying
 from protocol.blobs import Blobs
-from protocol.client import HttpService
-from protocol.errors import Busy, Unavailable
 from protocol.messages import BuildPage, BuildQuery, Explanation, Report, Roster
 from protocol.model import Artifact, Build, Position, State
 from protocol.recipe import InputFile, UploadedContent
 from protocol.request import Secrets
-from protocol.service import LOCAL, BuildService, Caller
-
-T = TypeVar("T")
+from protocol.service import LOCAL
 
 _HOLD = 30.0  # seconds that a question may be held while nothing changes
 _PAGE = 200  # builds that are asked for at once
 _REST = 5.0  # seconds that the end of a stopped build's log is waited for
 
 
-class AsyncClient:
+class AsyncClient(Asking):
     """A pool, or a node, at a URL; without one at $IMAGEPOOL_URL, else where mDNS finds a
     scheduler. An asynchronous context manager.
 
@@ -44,25 +38,6 @@ class AsyncClient:
     Every method raises Unavailable where the pool does not answer, and Invalid, Denied, NotFound,
     Conflict or Busy as it answers.
     """
-
-    def __init__(self, url: str = "", *, owner: str = "", persistence: float = 30.0) -> None:
-        self.url = (url or os.environ.get(URL, "")).rstrip("/")
-        self._caller = Caller(owner=owner) if owner else None
-        self._persistence = persistence
-        self._service: HttpService | None = None
-        self._finding = asyncio.Lock()
-        self._known = False  # whether it has answered
-
-    async def __aenter__(self) -> "AsyncClient":
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.close()
-
-    async def close(self) -> None:
-        """Close the connections."""
-        if self._service is not None:
-            await self._service.close()
 
     # Builds
 
@@ -149,18 +124,9 @@ class AsyncClient:
         self, build_id: str, *, follow: bool = False, command: int | str | None = None
     ) -> AsyncGenerator[str, None]:
         """The log as lines of text without their ends; what is not UTF-8 is replaced."""
-        rest, attempt = b"", 0
         async with aclosing(self.log(build_id, follow=follow, command=command)) as pieces:
-            async for piece in pieces:
-                if piece.attempt != attempt and rest:
-                    yield rest.decode("utf-8", "replace")
-                    rest = b""
-                attempt = piece.attempt
-                *whole, rest = (rest + piece.data).split(b"\n")
-                for line in whole:
-                    yield line.decode("utf-8", "replace")
-        if rest:
-            yield rest.decode("utf-8", "replace")
+            async for line in logs.lines(pieces):
+                yield line
 
     async def artifacts(self, build_id: str) -> tuple[Artifact, ...]:
         """What the build made."""
@@ -285,38 +251,7 @@ class AsyncClient:
         """Give it builds again."""
         await self._scheduler(lambda pool: pool.uncordon(node))
 
-    # How they are asked
-
-    async def _pool(self) -> BuildService:
-        return cast(BuildService, await self._connected())
-
-    async def _connected(self) -> HttpService:
-        async with self._finding:
-            if self._service is None:
-                self.url = self.url or await find_scheduler()
-                self._service = HttpService(self.url, caller=self._caller)
-            return self._service
-
-    async def _once(self, verb: Callable[[BuildService], Awaitable[T]]) -> T:
-        answer = await verb(await self._pool())
-        self._known = True
-        return answer
-
-    async def _persisting(self, verb: Callable[[BuildService], Awaitable[T]]) -> T:
-        """The verb's answer, asked for again while nobody answers."""
-        trying = self._trying()
-        while True:
-            try:
-                return await self._once(verb)
-            except (Unavailable, Busy) as error:
-                await trying.after(error)
-
-    async def _scheduler(self, verb: Callable[[HttpService], Awaitable[T]]) -> T:
-        service = await self._connected()
-        return await self._persisting(lambda _: verb(service))
-
-    def _trying(self) -> Trying:
-        return Trying(self._persistence, known=self._known)
+    # Parts of these
 
     def _getting(self, build_id: str) -> logs.Getting:
         return lambda after, wait: self.get(build_id, after=after, wait=wait)

@@ -100,6 +100,21 @@ async def of_command(
         build = await getting(build.revision, _HOLD)
 
 
+async def lines(pieces: AsyncGenerator[LogPiece, None]) -> AsyncGenerator[str, None]:
+    """The pieces as lines of text without their ends; what is not UTF-8 is replaced."""
+    rest, attempt = b"", 0
+    async for piece in pieces:
+        if piece.attempt != attempt and rest:
+            yield rest.decode("utf-8", "replace")
+            rest = b""
+        attempt = piece.attempt
+        *whole, rest = (rest + piece.data).split(b"\n")
+        for line in whole:
+            yield line.decode("utf-8", "replace")
+    if rest:
+        yield rest.decode("utf-8", "replace")
+
+
 def command_of(build: Build, wanted: int | str) -> CommandStatus:
     """The build's command with this number, from 1, or name; steps that the node added have a name
     only. Raises NotFound.

@@ -1,6 +1,6 @@
 """A pool for tests of its client, and a network before it that fails on purpose."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,13 @@ from tests.programs import Program, a_node, a_scheduler, ready
 
 
 @asynccontextmanager
-async def a_pool(folder: Path, **settings: Any) -> AsyncIterator[Program]:
-    """A scheduler with one node on the dummy engine; `settings` of the node."""
+async def a_pool(
+    folder: Path, scheduling: Mapping[str, Any] = {}, **settings: Any
+) -> AsyncIterator[Program]:
+    """A scheduler with one node on the dummy engine; settings of the one and of the other."""
     async with (
         a_node(folder, **{"slots": 4, **settings}) as node,
-        a_scheduler(folder, node.url) as pool,
+        a_scheduler(folder, node.url, **scheduling) as pool,
     ):
         yield await ready(pool)
 

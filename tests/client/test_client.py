@@ -254,16 +254,11 @@ def test_a_plain_client_that_nobody_closes_ends_with_its_program() -> None:
 
 def test_both_clients_have_the_same_methods() -> None:
     """With the same arguments and words; what is awaited on one side is answered on the other."""
-    of_pool = {
-        name
-        for name, member in vars(AsyncClient).items()
-        if not name.startswith("_") and inspect.isfunction(member)
-    }
-    assert of_pool == {
-        name
-        for name, member in vars(Client).items()
-        if not name.startswith("_") and inspect.isfunction(member)
-    }
+    plain_ones, of_pool = (
+        {name for name, _ in inspect.getmembers(kind, inspect.isfunction) if name[0] != "_"}
+        for kind in (Client, AsyncClient)
+    )
+    assert plain_ones == of_pool
     for name in of_pool - {"close"}:
         plain, other = getattr(Client, name), getattr(AsyncClient, name)
         assert inspect.signature(plain).parameters == inspect.signature(other).parameters, name

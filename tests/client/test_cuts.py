@@ -84,6 +84,27 @@ async def test_a_pool_that_is_away_for_a_while_is_waited_for(tmp_path) -> None:
 
 
 @pytest.mark.gen_test(timeout=60)
+async def test_a_new_attempts_log_begins_anew(tmp_path) -> None:
+    """Each piece says which attempt's it is; every attempt that is seen is seen from offset 0, the
+    last one whole.
+    """
+    quick = {"quarantine_after": 100}
+    async with a_pool(tmp_path, scheduling=quick) as pool, AsyncClient(pool.url) as client:
+        build = await client.submit(recipe("print one\nsleep 0.3\nprint two\nengine-fault"))
+        logs: dict[int, bytes] = {}
+        async for event in client.watch(build.id):
+            if isinstance(event, LogPiece):
+                assert event.offset == len(logs.setdefault(event.attempt, b""))
+                assert event.attempt == max(logs)
+                logs[event.attempt] += event.data
+            else:
+                last = event.build
+        assert (last.result, last.attempt) == (Result.LOST, 3)
+        assert logs[3].startswith(b"one\ntwo\n")
+        assert len(logs) > 1
+
+
+@pytest.mark.gen_test(timeout=60)
 async def test_a_download_that_is_cut_goes_on_where_it_was(tmp_path) -> None:
     """Several times; the file is right, and no byte was asked for twice."""
     async with a_pool(tmp_path) as pool, a_proxy(pool) as proxy, AsyncClient(proxy.url) as client:
