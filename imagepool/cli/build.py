@@ -135,6 +135,7 @@ async def build(
 
     The log goes to standard output, all else to standard error.
     """
+    _check_target(download, detach)
     typed = Flags(**flags)
     order = applied(_order(file, kind, typed), typed)
     if dry_run:
@@ -148,6 +149,22 @@ async def build(
     if download is not None and ended.artifacts:
         await save(pool, ended, download)
     return 0 if ended.result is Result.SUCCEEDED else FAILED
+
+
+def _check_target(target: Path | None, detach: bool) -> None:
+    """Raises Invalid where there would be no way to save the result when it is there."""
+    if target is None:
+        return
+    if detach:
+        raise Invalid(
+            "--detach does not wait for what --download is to save",
+            field="download",
+            expected="imagepool download ID, later",
+        )
+    if not target.is_dir() and not target.parent.is_dir():
+        raise Invalid(
+            f"there is no folder {target.parent}", field="download", expected="a file in a folder"
+        )
 
 
 def _order(file: str | None, kind: str | None, flags: Flags) -> Order:

@@ -93,10 +93,10 @@ def _show(kind: Any, name: str, file: Path | None, flags: Mapping[str, Any], as_
         settings = load(kind, name, file=file, flags=flags)
     except PoolError as error:
         raise Failure(error, USAGE, as_json=as_json) from error
-    _print(tuple(_settings(settings, name, file, flags)), as_json)
+    _print(tuple(settings_of(settings, name, file, flags)), as_json)
 
 
-def _settings(
+def settings_of(
     settings: Any, name: str, file: Path | None, flags: Mapping[str, Any]
 ) -> Iterator[Setting]:
     """Each setting with its source, in the order of the program's class."""

@@ -45,6 +45,9 @@ def with_pool(command: Callable[..., Awaitable[int | None]]) -> Callable[..., No
             # What is still buffered is not to be complained about at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             code = BROKEN_PIPE
+        except OSError as error:
+            words = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+            raise Failure(PoolError(words), USAGE, **told) from error
         raise SystemExit(code or 0)
 
     return run

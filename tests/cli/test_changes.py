@@ -1,5 +1,6 @@
 """Commands for verbs that are only passed on: what the client of the build service is asked."""
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -48,8 +49,10 @@ def told(monkeypatch) -> list[tuple[Any, ...]]:
 
 
 def run(*words: str) -> Result:
-    """The command, in this process."""
-    return CliRunner().invoke(cli, [*words, "--url", "http://127.0.0.1:1"])
+    """The command, in this process, but in a thread: the main one's event loop is pytest's."""
+    with ThreadPoolExecutor(1) as thread:
+        invoking = thread.submit(CliRunner().invoke, cli, [*words, "--url", "http://127.0.0.1:1"])
+        return invoking.result()
 
 
 def test_retry_prints_the_new_builds_id(told, monkeypatch) -> None:

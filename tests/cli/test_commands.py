@@ -340,6 +340,24 @@ async def test_nodes_are_cordoned_uncordoned_and_drained(tmp_path) -> None:
         assert ": busy, 0 of 0 slots used: none" in (await imagepool("status", url=pool.url)).out
 
 
+@pytest.mark.gen_test(timeout=60)
+async def test_a_place_that_cannot_be_written_is_named(tmp_path) -> None:
+    """Before anything is built, where that can be seen; never with a traceback."""
+    nobody = "http://127.0.0.1:1"
+    for flags, words in (
+        (("-o", "none/x.iso"), "there is no folder none"),
+        (("-o", "x.iso", "--detach"), "--detach does not wait"),
+    ):
+        ran = await imagepool("build", "-c", "x", *flags, url=nobody, cwd=tmp_path)
+        assert (ran.code, words in ran.err) == (2, True)
+    async with a_pool(tmp_path) as pool, AsyncClient(pool.url) as client:
+        build = await client.wait((await client.submit(recipe("artifact 9", output=True))).id)
+        ran = await imagepool("download", build.id, "-o", "none/x", url=pool.url, cwd=tmp_path)
+        assert (ran.code, ran.out) == (2, "")
+        assert ran.err.startswith("Error: none/.x.")
+        assert ran.err.endswith(".part: No such file or directory\n")
+
+
 @pytest.mark.gen_test(timeout=30)
 async def test_url_wins_over_the_variable(tmp_path: Path) -> None:
     """--url, then IMAGEPOOL_URL."""

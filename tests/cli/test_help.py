@@ -8,9 +8,11 @@ from collections.abc import Iterator
 
 import click
 import click.testing
+import msgspec
 import pytest
 
 from imagepool.cli import cli
+from imagepool.cli.config import settings_of
 from tests.cli.shell import PROGRAM, ROOT, clean, imagepool
 
 SLOW = {"aiohttp", "docker", "rich", "tornado", "yaml", "zeroconf"}
@@ -126,6 +128,22 @@ async def test_completion_scripts(shell, mark) -> None:
     assert "_IMAGEPOOL_COMPLETE" in ran.out
 
 
+def test_bash_takes_the_script() -> None:
+    """And completes `imagepool` from then on."""
+    script = subprocess.run(
+        [*PROGRAM, "completion", "bash"], capture_output=True, text=True, check=True, cwd=ROOT
+    ).stdout
+    ran = subprocess.run(
+        ["bash"],
+        input=f"{script}\ncomplete -p imagepool",
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ran.stdout.endswith(" imagepool\n")
+    assert not ran.stderr
+
+
 @pytest.mark.parametrize(
     ("typed", "wanted"),
     [
@@ -188,6 +206,16 @@ async def test_config_refuses_what_the_program_would_refuse() -> None:
     ran = await imagepool("config", "node", "--json", environment={"IMAGEPOOL_SLOTS": "many"})
     assert ran.code == 2
     assert json.loads(ran.err)["field"] == "slots"
+
+
+@pytest.mark.parametrize("name", ["join_token", "client_secret", "password"])
+def test_config_shows_no_secrets(name) -> None:
+    """Whether one is set is all that is said."""
+    kind = msgspec.defstruct("Settings", [(name, str, "")])
+    (setting,) = settings_of(kind("hush"), "node", None, {name: "hush"})
+    assert (setting.value, setting.source) == ("(hidden)", "flag")
+    (setting,) = settings_of(kind(), "node", None, {})
+    assert (setting.value, setting.source) == ("", "default")
 
 
 def test_the_version() -> None:
