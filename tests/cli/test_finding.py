@@ -17,10 +17,10 @@ def test_the_pool_is_found_by_mdns(lan: Lan, pool: PoolOnLan) -> None:
     scheduler = pool.scheduler(lan["control"])
     scheduler.has_ready(node)
     peer = lan.add("peer")
-    ask = (sys.executable, "-m", "imagepool", "nodes", "--json")
-    roster = json.loads(peer.output(*ask, environment={"IMAGEPOOL_URL": ""}))
+    ask = (sys.executable, "-m", "imagepool", "nodes")
+    roster = json.loads(peer.output(*ask, "--json", environment={"IMAGEPOOL_URL": ""}))
     assert roster["scheduler"] == "control"
     assert [entry["id"] for entry in roster["nodes"]] == [node.id]
     asked = peer.start(*ask, environment={"IMAGEPOOL_POOL": "another"}, ends=3)
-    asked.line("Error: url: no scheduler was found by mDNS; say where it is with .*")
+    asked.line("Error: no scheduler was found by mDNS; say where it is with .*")
     asked.ended(3)
