@@ -97,7 +97,7 @@ def check(
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=300,
     )
     printed = ran.stdout.split(_END + "\n")
     done = min(len(printed) - 1, len(found) - 1)
@@ -111,6 +111,7 @@ def check(
             assert same, f"{document}:{example.line} printed\n{output}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("document", "least"), [("README.md", 2), ("docs/cli.md", 11)])
 def test_the_shells_examples(document, least, place, url) -> None:
     """In one shell that ends at the first command that fails."""
