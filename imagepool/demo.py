@@ -17,16 +17,14 @@ from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from imagepool.cli import show
-from imagepool.cli.builds import watch
-from imagepool.transfer import save_artifact
-from protocol.client import HttpService
+from imagepool.cli import terminal, words
+from imagepool.cli.watch import watch
+from imagepool.client import AsyncClient
 from protocol.errors import PoolError
 from protocol.messages import Roster
 from protocol.model import Result
 from protocol.recipe import Command, Recipe
 from protocol.request import BuildRequest
-from protocol.service import LOCAL
 
 OUT = Path("out")
 _START = 60.0  # seconds that a program may take to serve
@@ -85,19 +83,17 @@ async def demo() -> int:
             await ending.enter_async_context(
                 program(folder, pool, "node", name, "--priority", str(priority))
             )
-        client = HttpService(scheduler)
-        ending.push_async_callback(client.close)
-        print(show.node_table(await two_nodes(client)), flush=True)
+        client = await ending.enter_async_context(AsyncClient(scheduler))
+        print(words.node_table(await two_nodes(client)), flush=True)
         print(f"\nthe roster, live: {scheduler}/\n", flush=True)
         return await build(client, word, began)
 
 
-async def build(client: HttpService, word: str, began: float) -> int:
+async def build(client: AsyncClient, word: str, began: float) -> int:
     """Build through the scheduler's one URL, watch, download, check."""
-    accepted = await client.submit(LOCAL, demo_request(word))
+    accepted = await client.submit(demo_request(word))
     print(f"build {accepted.id}; its log:\n", flush=True)
-    ended = await watch(client, accepted, quiet=False)
-    print("\n" + show.ending(ended), flush=True)
+    ended = await watch(client, accepted.id)
     if ended.result is not Result.SUCCEEDED or ended.node is None:
         return 1
     OUT.mkdir(exist_ok=True)
@@ -105,7 +101,8 @@ async def build(client: HttpService, word: str, began: float) -> int:
         old.unlink()
     target = OUT / "imagepool-demo.iso"
     (artifact,) = ended.artifacts
-    await save_artifact(client, ended.id, artifact, target, show.progress)
+    with terminal.progress(target.name) as told:
+        await client.download(ended.id, target, progress=told)
     line = f"imagepool demo: build {ended.id} on node {ended.node.name}, {word}"
     facts = {"line": line, "sha256": artifact.sha256, "iso": str(target)}
     (OUT / "imagepool-demo.json").write_text(json.dumps(facts, indent=2) + "\n")
@@ -116,7 +113,7 @@ async def build(client: HttpService, word: str, began: float) -> int:
 def _closing(target: Path, digest: str, size: int, line: str, seconds: float) -> str:
     quoted = shlex.quote(str(target))
     return f"""
-{target}, {show.size(size)}, after {seconds:.0f} s; its digest is right: sha256 {digest}
+{target}, {words.size(size)}, after {seconds:.0f} s; its digest is right: sha256 {digest}
 
 To boot it (apt-get install qemu-system-x86 ovmf), by BIOS and by UEFI:
 
@@ -158,15 +155,15 @@ async def _ready(process: Process, kind: str, log: Path) -> str:
     return line[1]
 
 
-async def two_nodes(client: HttpService) -> Roster:
+async def two_nodes(client: AsyncClient) -> Roster:
     """The roster when both nodes are ready."""
     async with asyncio.timeout(_FIND):
         while True:
-            status = await client.status(LOCAL)
-            roster = await client.roster()
+            status = await client.status()
+            roster = await client.nodes()
             if sum(node.state == "ready" for node in roster.nodes) == 2:
                 return roster
-            await client.status(LOCAL, after=status.token, wait=1)
+            await client.status(after=status.token, wait=1)
 
 
 def main() -> int:

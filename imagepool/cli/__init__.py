@@ -1,5 +1,5 @@
-"""The command line. Each command's module is imported when it is called, so that `--help` is
-quick.
+"""The command line. Each command's module is imported when it is called, and what speaks to a pool
+only when that is spoken to, so that help and completion are quick.
 """
 
 import importlib
@@ -10,22 +10,37 @@ import click
 from protocol import VERSION
 
 COMMANDS = {
-    "up": ("programs", "Run a scheduler and one node on this machine."),
-    "scheduler": ("programs", "Run a scheduler: the one URL of a pool."),
-    "node": ("programs", "Run a node: builds images in containers."),
-    "build": ("builds", "Build what FILE says, and watch it."),
-    "status": ("builds", "Show a build, or all, newest first."),
-    "log": ("builds", "Print the log of a build."),
-    "download": ("builds", "Download what a build made."),
-    "cancel": ("builds", "End a build."),
-    "nodes": ("nodes", "List the nodes of the pool."),
-    "cordon": ("nodes", "Give a node no new builds."),
-    "uncordon": ("nodes", "Give a node builds again."),
-    "drain": ("nodes", "Give a node no new builds, and wait until it has none."),
-    "backup": ("backup", "Copy the scheduler's store while it runs."),
+    "Builds": {
+        "build": ("build", "Build what a file or flags say, and watch it."),
+        "log": ("builds", "Print the log of a build."),
+        "ls": ("builds", "List builds, newest first."),
+        "show": ("builds", "Show a build: commands, artifacts, history."),
+        "explain": ("builds", "Say why a build waits, or what happened to it."),
+        "download": ("builds", "Download what a build made."),
+        "cancel": ("changes", "End a build."),
+        "retry": ("changes", "Build again what a build was asked for."),
+        "pin": ("changes", "Keep a build until it is unpinned."),
+        "unpin": ("changes", "Keep a build no longer than others."),
+        "delete": ("changes", "Forget a build, its log and artifacts."),
+    },
+    "The pool": {
+        "status": ("nodes", "Say whether the pool is ready."),
+        "nodes": ("nodes", "List the nodes of the pool."),
+        "cordon": ("nodes", "Give a node no new builds."),
+        "uncordon": ("nodes", "Give a node builds again."),
+        "drain": ("nodes", "Give a node no new builds, and wait until it has none."),
+    },
+    "Programs": {
+        "up": ("programs", "Run a scheduler and one node on this machine."),
+        "scheduler": ("programs", "Run a scheduler: the one URL of a pool."),
+        "node": ("programs", "Run a node: builds images in containers."),
+        "config": ("config", "Show settings, and where each value comes from."),
+        "backup": ("backup", "Copy the scheduler's store while it runs."),
+        "completion": ("completion", "Print a shell's completion script."),
+    },
 }
-"""Command -> module in this package that has it under its own name, and the line in the list of
-commands.
+"""Section -> command -> module in this package that has it under its own name, and the line in the
+list of commands.
 """
 
 
@@ -33,28 +48,41 @@ class _Commands(click.Group):
     """Finds commands by name and imports what they need."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
+        return [name for section in COMMANDS.values() for name in section]
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        if name not in COMMANDS:
-            return None
-        module = importlib.import_module(f"imagepool.cli.{COMMANDS[name][0]}")
-        command: click.Command = getattr(module, name)
-        return command
+        for section in COMMANDS.values():
+            if name in section:
+                module = importlib.import_module(f"imagepool.cli.{section[name][0]}")
+                command: click.Command = getattr(module, name)
+                return command
+        return None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+        for title, section in COMMANDS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name, line) for name, (_, line) in section.items()])
 
 
-@click.command(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(VERSION, prog_name="imagepool")
+@click.command(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="""\b
+Examples:
+  imagepool up
+  imagepool build -c 'echo hello' --output none
+  imagepool build build.yaml -o hello.iso
+  imagepool ls --status running
+
+Exit codes: 0 done, 1 the build did not succeed, 2 wrong usage, settings or request, 3 the pool does
+not answer, 130 interrupted.""",
+)
+@click.version_option(VERSION, prog_name="imagepool", help="Show the version and exit.")
 def cli() -> None:
     """A pool of machines that builds operating-system images behind one URL.
 
-    Start with `imagepool up`, then `imagepool build FILE`.
-
-    Exit codes: 0 done, 1 the build failed, 2 wrong usage or settings, 3 the pool does not answer.
+    Commands find the pool by --url, the variable IMAGEPOOL_URL, then mDNS. With --json they print
+    JSON: one document, or one in each line where they print as things happen.
     """
 
 

@@ -1,128 +1,175 @@
-"""Commands that speak to a pool: `build`, `status`, `log`, `download`, `cancel`."""
+"""Commands that look at builds: `log`, `ls`, `show`, `explain`, `download`."""
 
-import asyncio
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from imagepool.cli import show
+from imagepool.cli import terminal, words
 from imagepool.cli.connect import with_pool
-from imagepool.cli.exits import FAILED
-from imagepool.cli.requests import read_request
-from imagepool.transfer import follow_log, save_artifact
-from protocol import wire
-from protocol.api.native import view
-from protocol.client import HttpService
-from protocol.errors import NotFound
-from protocol.messages import BuildQuery
+from imagepool.cli.flags import pairs
+from imagepool.cli.watch import going_on, print_json
 from protocol.model import Build, Result, State
-from protocol.service import LOCAL
 
-_HOLD = 30.0  # seconds that a question may be held while nothing changes
-
-as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+if TYPE_CHECKING:
+    from imagepool import AsyncClient
 
 
-@click.command()
-@click.argument("file", type=click.File("rb"))
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Where to save the image.")
-@click.option("--detach", is_flag=True, help="Print the build's id and do not wait.")
-@as_json
-@with_pool
-async def build(
-    pool: HttpService, file: Any, output: Path | None, detach: bool, as_json: bool
-) -> int:
-    """Build what FILE says (JSON or TOML; - for standard input), and watch it.
-
-    The log goes to standard output, all else to standard error.
-    """
-    accepted = await pool.submit(LOCAL, read_request(file.read(), file.name))
-    if detach:
-        click.echo(accepted.id)
-        return 0
-    show.note(f"build {accepted.id}")
-    ended = await watch(pool, accepted, quiet=as_json)
-    if as_json:
-        click.echo(wire.encode(view(ended)))
-    else:
-        show.note(show.ending(ended))
-    if output is not None and ended.artifacts:
-        await save_artifact(pool, ended.id, ended.artifacts[0], output, show.progress)
-        show.note(f"saved {output}, sha256 {ended.artifacts[0].sha256}")
-    return 0 if ended.result is Result.SUCCEEDED else FAILED
-
-
-async def watch(pool: HttpService, build: Build, *, quiet: bool) -> Build:
-    """Print the log while the build runs; the build when it has stopped."""
-    printing = asyncio.create_task(follow_log(pool, build.id, _print if not quiet else _drop))
-    place = ""
-    while build.state is not State.STOPPED:
-        if build.state is State.WAITING and build.reason and build.reason != place:
-            place = build.reason
-            show.note(f"waiting: {place}")
-        build = await pool.get(LOCAL, build.id, after=build.revision, wait=_HOLD)
-    await printing
-    return build
-
-
-@click.command()
-@click.argument("build_id", metavar="[ID]", required=False)
-@as_json
-@with_pool
-async def status(pool: HttpService, build_id: str | None, as_json: bool) -> None:
-    """Show a build and why it waits, or all builds, newest first."""
-    if build_id is None:
-        page = await pool.list(LOCAL, BuildQuery())
-        builds = [view(build) for build in page.builds]
-        click.echo(wire.encode({"builds": builds}) if as_json else show.build_table(page.builds))
-        return
-    build = await pool.get(LOCAL, build_id)
-    if as_json:
-        click.echo(wire.encode(view(build)))
-    else:
-        click.echo(show.build_card(build, await pool.explain(LOCAL, build_id)))
-
-
-@click.command()
+@click.command(
+    epilog="""\b
+Examples:
+  imagepool log ID
+  imagepool log -f ID
+  imagepool log ID --command 2
+  imagepool log ID --command 'build iso'"""
+)
 @click.argument("build_id", metavar="ID")
 @click.option("-f", "--follow", is_flag=True, help="Go on while the build runs.")
+@click.option(
+    "--command",
+    metavar="N|NAME",
+    help="Only what this command printed: its number, from 1, or its name.",
+)
 @with_pool
-async def log(pool: HttpService, build_id: str, follow: bool) -> None:
-    """Print the log of a build, byte for byte."""
-    await follow_log(pool, build_id, _print, follow=follow)
+async def log(
+    pool: "AsyncClient", build_id: str, follow: bool, command: str | None, as_json: bool
+) -> None:
+    """Print the log of a build, byte for byte. With --json a line for each of the log's."""
+    with going_on(build_id):
+        if as_json:
+            async for line in pool.lines(build_id, follow=follow, command=command):
+                print_json({"line": line})
+            return
+        attempt = 0
+        async for piece in pool.log(build_id, follow=follow, command=command):
+            if attempt and piece.attempt != attempt:
+                terminal.note(f"attempt {piece.attempt}: the log begins anew")
+            attempt = piece.attempt
+            sys.stdout.buffer.write(piece.data)
+            sys.stdout.buffer.flush()
 
 
-@click.command()
+@click.command(
+    epilog="""\b
+Examples:
+  imagepool ls
+  imagepool ls --status running --node ada
+  imagepool ls --label team=web --limit 10 --json"""
+)
+@click.option("--status", type=click.Choice([state.value for state in State]), help="Only these.")
+@click.option(
+    "--result", type=click.Choice([result.value for result in Result]), help="Only these."
+)
+@click.option("--owner", metavar="NAME", help="Only builds of this owner.")
+@click.option("--node", metavar="NAME", help="Only builds on this node, by name or id.")
+@click.option(
+    "--label", "labels", multiple=True, metavar="NAME=VALUE", help="Only builds with this label."
+)
+@click.option(
+    "-n",
+    "--limit",
+    type=click.IntRange(min=1),
+    default=50,
+    show_default=True,
+    metavar="N",
+    help="At most so many.",
+)
+@with_pool
+async def ls(
+    pool: "AsyncClient", status: str | None, limit: int, as_json: bool, **filters: Any
+) -> None:
+    """List builds, newest first."""
+    from protocol.api.native import view
+
+    wanted = State(status) if status else None
+    found: list[Build] = []
+    async for build in pool.builds(status=wanted):
+        if _matches(build, **filters):
+            found.append(build)
+        if len(found) == limit:
+            break
+    if as_json:
+        print_json({"builds": [view(build) for build in found]})
+    else:
+        click.echo(words.build_table(found, terminal.state))
+
+
+def _matches(
+    build: Build, result: str | None, owner: str | None, node: str | None, labels: tuple[str, ...]
+) -> bool:
+    of_node = () if build.node is None else (build.node.id, build.node.name)
+    return (
+        (result is None or (build.result is not None and build.result.value == result))
+        and owner in (None, build.owner)
+        and (node is None or node in of_node)
+        and pairs(labels, "label").items() <= build.request.guidance.labels.items()
+    )
+
+
+@click.command(epilog="\b\nExample:\n  imagepool show ID")
 @click.argument("build_id", metavar="ID")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="File to write; else ID.iso.")
 @with_pool
-async def download(pool: HttpService, build_id: str, output: Path | None) -> None:
+async def show(pool: "AsyncClient", build_id: str, as_json: bool) -> None:
+    """Show a build: what it was asked for, its commands, artifacts, and history."""
+    from protocol.api.native import view
+
+    build = await pool.get(build_id)
+    if as_json:
+        print_json(view(build))
+    else:
+        click.echo(words.build_card(build, await pool.explain(build_id), terminal.state))
+
+
+@click.command(epilog="\b\nExample:\n  imagepool explain ID")
+@click.argument("build_id", metavar="ID")
+@with_pool
+async def explain(pool: "AsyncClient", build_id: str, as_json: bool) -> None:
+    """Say why a build waits, with each node's reason, or what happened to it."""
+    explanation = await pool.explain(build_id)
+    if as_json:
+        print_json(explanation)
+    else:
+        click.echo(words.explained(explanation, terminal.state))
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  imagepool download ID
+  imagepool download ID -o hello.iso
+  imagepool download ID --name outbox.zip -o - | bsdtar -t -f -"""
+)
+@click.argument("build_id", metavar="ID")
+@click.option(
+    "-o",
+    "--output",
+    "target",
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="File or folder to write to, or - for standard output; else ID.iso and so on.",
+)
+@click.option("--name", metavar="NAME", help="Which artifact, where there are several.")
+@with_pool
+async def download(
+    pool: "AsyncClient", build_id: str, target: Path | None, name: str | None, as_json: bool
+) -> None:
     """Download what a build made, checking its digest; a download that broke off goes on where
-    it was.
+    it was. On standard output an artifact comes while it is being made.
     """
-    artifacts = await pool.artifacts(LOCAL, build_id)
-    if not artifacts:
-        build = await pool.get(LOCAL, build_id)
-        raise NotFound(f"the build is {build.state.value} and has no image: {build.reason}")
-    target = output or Path(f"{build_id}{Path(artifacts[0].name).suffix}")
-    await save_artifact(pool, build_id, artifacts[0], target, show.progress)
-    click.echo(f"{artifacts[0].sha256}  {target}")
-
-
-@click.command()
-@click.argument("build_id", metavar="ID")
-@with_pool
-async def cancel(pool: HttpService, build_id: str) -> None:
-    """End a build; one that has stopped stays as it is."""
-    click.echo(show.ending(await pool.cancel(LOCAL, build_id)))
-
-
-def _print(data: bytes) -> None:
-    sys.stdout.buffer.write(data)
-    sys.stdout.buffer.flush()
-
-
-def _drop(data: bytes) -> None:
-    """For --json: the log is not wanted."""
+    if target == Path("-"):
+        async for piece in pool.read(build_id, name=name):
+            sys.stdout.buffer.write(piece)
+        sys.stdout.buffer.flush()
+        return
+    artifact = await pool.artifact(build_id, name)
+    file = target or Path(f"{build_id}{Path(artifact.name).suffix}")
+    file = file / artifact.name if file.is_dir() else file
+    with terminal.progress(file.name) as told:
+        saved = await pool.download(build_id, file, name=artifact.name, progress=told)
+    if as_json:
+        print_json(
+            {"file": str(file), "name": saved.name, "size": saved.size, "sha256": saved.sha256}
+        )
+    else:
+        click.echo(f"{saved.sha256}  {file}")

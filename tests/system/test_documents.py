@@ -1,8 +1,10 @@
 """The documents' own lines, typed as they stand but for host and port, against a real scheduler
-and engine.
+and engine. All examples of README.md, docs/cli.md and docs/client.md are run on the dummy engine by
+tests/cli/test_documents.py.
 """
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -14,6 +16,8 @@ import pytest
 from tests.system.processes import Process
 
 pytestmark = pytest.mark.system
+
+ROOT = Path(__file__).parents[2]
 
 CURL = (
     r"""curl -H "Content-Type: application/json" -X POST -d """
@@ -44,7 +48,13 @@ def port(tmp_path_factory) -> Iterator[str]:
 def typed(line: str, cwd: Path) -> str:
     """What a line prints that is typed into a shell."""
     ran = subprocess.run(
-        ["bash", "-c", line], cwd=cwd, capture_output=True, text=True, check=False, timeout=120
+        ["bash", "-c", line],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
     )
     assert ran.returncode == 0, ran.stderr
     return ran.stdout
@@ -79,7 +89,7 @@ def test_the_documents_lines(port, tmp_path) -> None:
 
 def test_the_readmes_lines(port, tmp_path) -> None:
     """The command line's example of the README: a file, a build, an ISO."""
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    readme = (ROOT / "README.md").read_text()
     example = re.search(r"^cat > build.json.*?hello.iso$", readme, re.DOTALL | re.MULTILINE)[0]
     example = example.replace(
         ".venv/bin/imagepool",

@@ -1,0 +1,97 @@
+"""The Python client of a pool: `Client`, and `AsyncClient` for programs with an event loop; the
+errors that they raise, and what requests are made of. docs/client.md shows them at work.
+"""
+
+from imagepool.client.asynchronous import AsyncClient
+from imagepool.client.events import Changed, Event, LogPiece
+from imagepool.client.orders import Wanted
+from imagepool.client.plain import Client
+from protocol.errors import (
+    Busy,
+    Conflict,
+    Denied,
+    Invalid,
+    NotFound,
+    PoolError,
+    TooLarge,
+    Unavailable,
+    Unreachable,
+    Unsatisfiable,
+    Unsupported,
+)
+from protocol.messages import BuildPage, BuildQuery, Explanation, Report, Roster, RosterEntry
+from protocol.model import Artifact, Build, CommandStatus, Position, Result, State
+from protocol.recipe import (
+    ArtifactContent,
+    BuiltBase,
+    Command,
+    DockerfileBase,
+    DownloadBase,
+    FetchedContent,
+    ImageBase,
+    ImageOutput,
+    InputFile,
+    IsoOutput,
+    NoOutput,
+    OutboxOutput,
+    PathsOutput,
+    Recipe,
+    StreamOutput,
+    TextContent,
+    UploadedContent,
+)
+from protocol.request import BuildRequest, Guidance, Needs, Notice, Order
+
+__all__ = [
+    "Artifact",
+    "ArtifactContent",
+    "AsyncClient",
+    "Build",
+    "BuildPage",
+    "BuildQuery",
+    "BuildRequest",
+    "BuiltBase",
+    "Busy",
+    "Changed",
+    "Client",
+    "Command",
+    "CommandStatus",
+    "Conflict",
+    "Denied",
+    "DockerfileBase",
+    "DownloadBase",
+    "Event",
+    "Explanation",
+    "FetchedContent",
+    "Guidance",
+    "ImageBase",
+    "ImageOutput",
+    "InputFile",
+    "Invalid",
+    "IsoOutput",
+    "LogPiece",
+    "Needs",
+    "NoOutput",
+    "NotFound",
+    "Notice",
+    "Order",
+    "OutboxOutput",
+    "PathsOutput",
+    "PoolError",
+    "Position",
+    "Recipe",
+    "Report",
+    "Result",
+    "Roster",
+    "RosterEntry",
+    "State",
+    "StreamOutput",
+    "TextContent",
+    "TooLarge",
+    "Unavailable",
+    "Unreachable",
+    "Unsatisfiable",
+    "Unsupported",
+    "UploadedContent",
+    "Wanted",
+]

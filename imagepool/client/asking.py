@@ -1,0 +1,68 @@
+"""Asking a pool: the connection, made when it is needed, and asking again while nobody answers."""
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from typing import Self, TypeVar, cast
+
+from imagepool.client.finding import URL, find_scheduler
+from imagepool.client.trying import Trying
+from protocol.client import HttpService
+from protocol.errors import Busy, Unavailable
+from protocol.service import BuildService, Caller
+
+T = TypeVar("T")
+
+
+class Asking:
+    """What `AsyncClient` stands on."""
+
+    def __init__(self, url: str = "", *, owner: str = "", persistence: float = 30.0) -> None:
+        self.url = (url or os.environ.get(URL, "")).rstrip("/")
+        self._caller = Caller(owner=owner) if owner else None
+        self._persistence = persistence
+        self._service: HttpService | None = None
+        self._finding = asyncio.Lock()
+        self._known = False  # whether it has answered
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        if self._service is not None:
+            await self._service.close()
+
+    async def _pool(self) -> BuildService:
+        return cast(BuildService, await self._connected())
+
+    async def _connected(self) -> HttpService:
+        async with self._finding:
+            if self._service is None:
+                self.url = self.url or await find_scheduler()
+                self._service = HttpService(self.url, caller=self._caller)
+            return self._service
+
+    async def _once(self, verb: Callable[[BuildService], Awaitable[T]]) -> T:
+        answer = await verb(await self._pool())
+        self._known = True
+        return answer
+
+    async def _persisting(self, verb: Callable[[BuildService], Awaitable[T]]) -> T:
+        """The verb's answer, asked for again while nobody answers."""
+        trying = self._trying()
+        while True:
+            try:
+                return await self._once(verb)
+            except (Unavailable, Busy) as error:
+                await trying.after(error)
+
+    async def _scheduler(self, verb: Callable[[HttpService], Awaitable[T]]) -> T:
+        service = await self._connected()
+        return await self._persisting(lambda _: verb(service))
+
+    def _trying(self) -> Trying:
+        return Trying(self._persistence, known=self._known)
