@@ -2,6 +2,7 @@
 
 import pytest
 
+from protocol.errors import PoolError
 from protocol.model import Build, Result, built_image
 from protocol.recipe import (
     Base,
@@ -98,16 +99,19 @@ async def test_an_image_as_a_result(tmp_path) -> None:
         assert (later.result, log) == (Result.SUCCEEDED, b"ran\n")
 
 
-@pytest.mark.parametrize(
-    ("base", "result"),
-    [
-        (DownloadBase(UploadedContent("0" * 64)), Result.LOST),
-        (BuiltBase("0" * 32, sha256="0" * 64), Result.LOST),
-        (ImageBase("missing/x"), Result.FAILED),
-    ],
-)
-async def test_bases_that_are_not_here(tmp_path, base, result) -> None:
-    """Bytes may be on another node; an image that no registry has is the user's to mend."""
+async def test_an_image_that_no_registry_has(tmp_path) -> None:
+    """It is the user's to mend."""
     async with a_node(tmp_path) as node:
-        build, _ = await built(node, base)
-        assert build.result is result
+        build, _ = await built(node, ImageBase("missing/x"))
+        assert build.result is Result.FAILED
+
+
+@pytest.mark.parametrize(
+    "base", [DownloadBase(UploadedContent("0" * 64)), BuiltBase("0" * 32, sha256="0" * 64)]
+)
+async def test_bytes_that_are_not_here(tmp_path, base) -> None:
+    """What nobody has given to the node is refused, with the field."""
+    async with a_node(tmp_path) as node:
+        with pytest.raises(PoolError) as refused:
+            await built(node, base)
+        assert refused.value.field.startswith("recipe.base")
