@@ -8,7 +8,7 @@ Errors arrive as the classes that the other side raised; whatever goes wrong on 
 from urllib.parse import quote
 
 from protocol import idempotency
-from protocol.api import access
+from protocol.api import access, listing
 from protocol.errors import (
     NotFound,
     Unavailable,
@@ -72,10 +72,7 @@ class HttpService:
 
     async def list(self, caller: Caller, query: BuildQuery) -> BuildPage:
         """See BuildService."""
-        parameters = {"limit": str(query.limit), "cursor": query.cursor}
-        if query.status is not None:
-            parameters["status"] = query.status.value
-        return await self._http.get("/api/v1/builds", BuildPage, parameters)
+        return await self._http.get("/api/v1/builds", BuildPage, listing.parameters(query))
 
     async def cancel(
         self, caller: Caller, build_id: str, attempt: int | None = None, *, superseded: bool = False

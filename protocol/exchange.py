@@ -5,8 +5,8 @@ followed.
 
 import asyncio
 import socket
-from collections.abc import Mapping
-from typing import Any, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias, TypeVar
 
 import aiohttp
 
@@ -15,6 +15,9 @@ from protocol.errors import ERRORS, Busy, PoolError, Unavailable, Unreachable, U
 from protocol.messages import Problem
 
 T = TypeVar("T")
+
+Query: TypeAlias = Mapping[str, str] | Sequence[tuple[str, str]]
+"""Arguments of a URL; in pairs where one may be there twice."""
 
 ANSWER = 10.0
 """Seconds that an answer may take beyond what it may be held, where nothing else is said."""
@@ -49,9 +52,7 @@ class Exchange:
         if self._session is not None:
             await self._session.close()
 
-    async def get(
-        self, path: str, kind: type[T], query: Mapping[str, str], *, held: float = 0
-    ) -> T:
+    async def get(self, path: str, kind: type[T], query: Query, *, held: float = 0) -> T:
         """What a GET answers; it may be held for so many seconds."""
         return _typed(await self._exchange("GET", path, query, None, held), kind)
 
@@ -67,7 +68,7 @@ class Exchange:
         self,
         method: str,
         path: str,
-        query: Mapping[str, str],
+        query: Query,
         body: bytes | None,
         held: float,
         headers: Mapping[str, str] = {},
@@ -82,7 +83,7 @@ class Exchange:
             raise self._unavailable(error) from error
 
     async def open(
-        self, path: str, query: Mapping[str, str], headers: Mapping[str, str]
+        self, path: str, query: Query, headers: Mapping[str, str]
     ) -> aiohttp.ClientResponse:
         """A request whose answer is streamed."""
         try:
@@ -95,7 +96,7 @@ class Exchange:
         self,
         method: str,
         path: str,
-        query: Mapping[str, str],
+        query: Query,
         headers: Mapping[str, str],
         body: bytes | None,
     ) -> aiohttp.ClientResponse:

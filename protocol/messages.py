@@ -2,11 +2,12 @@
 acknowledgements.
 """
 
+import enum
 from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from protocol.model import Build, State, Step
+from protocol.model import Build, Result, State, Step
 from protocol.request import BuildRequest, Forward, Secrets
 
 API_VERSION = 1
@@ -75,16 +76,39 @@ class Cancellation(Struct, frozen=True):
     superseded: bool = False  # nobody cancelled the build: another attempt took this one's place
 
 
+class Sort(enum.Enum):
+    """The order of a list: by creation or by the last change; with a minus, the newest first."""
+
+    OLDEST = "created"
+    NEWEST = "-created"
+    UNCHANGED = "changed"
+    CHANGED = "-changed"
+
+
+LabelQuery = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._/-]{1,63}(=[^\x00]{0,256})?$")]
+"""`NAME`: a build has that label; `NAME=VALUE`: with that value."""
+
+
 class BuildQuery(Struct, frozen=True):
-    """Which builds to list: newest first, `limit` of them, beginning behind `cursor`."""
+    """Which builds to list, `limit` of them, beginning behind `cursor`. A build must be all that is
+    asked for.
+    """
 
     limit: Annotated[int, Meta(ge=1, le=1000)] = 50
-    cursor: str = ""
+    cursor: Annotated[str, Meta(pattern=r"^[0-9a-z.]{0,80}$")] = ""
     status: State | None = None
+    result: Result | None = None
+    owner: Annotated[str, Meta(max_length=128)] | None = None
+    labels: Annotated[tuple[LabelQuery, ...], Meta(max_length=16)] = ()
+    node: Annotated[str, Meta(max_length=255)] | None = None  # id or name
+    since: float | None = None  # created then or later; seconds since the epoch
+    until: float | None = None  # created before that
+    text: Annotated[str, Meta(max_length=256)] = ""  # part of the note, in whatever case
+    sort: Sort = Sort.NEWEST
 
 
 class BuildPage(Struct, frozen=True):
-    """Some builds, newest first, and where the next page begins; empty at the end."""
+    """Some builds, in the order asked for, and where the next page begins; empty at the end."""
 
     builds: tuple[Build, ...]
     next: str = ""
@@ -96,6 +120,8 @@ class Changes(Struct, frozen=True):
     builds: tuple[Build, ...]
     cursor: str
     more: bool = False  # ask again at once
+    gone: tuple[str, ...] = ()  # ids of those that are not there any more
+    reset: bool = False  # the cursor says nothing here: this begins anew, with everything
 
 
 class Refusal(Struct, frozen=True):

@@ -6,13 +6,13 @@ from typing import Any
 
 import msgspec
 
-from protocol import wire
+from protocol.api import listing
 from protocol.api.access import Permission
 from protocol.api.base import Handler
 from protocol.api.content import pump, send_artifact
 from protocol.api.route import ID, Route
 from protocol.errors import Invalid
-from protocol.messages import Acknowledgement, BuildQuery, Cancellation
+from protocol.messages import Acknowledgement, Cancellation
 from protocol.model import Build, Position, artifact_named
 from protocol.request import Order
 
@@ -47,17 +47,14 @@ class Builds(Handler):
         self.reply(view(build), 201)
 
     async def get(self) -> None:
-        """List builds, newest first."""
-        page = await self.service.list(self.caller, self._query())
+        """List builds; the Link header names the next page, and `next` its cursor."""
+        asked = listing.query(
+            {name: self.get_query_arguments(name, strip=False) for name in listing.ARGUMENTS}
+        )
+        page = await self.service.list(self.caller, asked)
+        if page.next:
+            self.set_header("Link", listing.link(self.url("/api/v1/builds"), asked, page.next))
         self.reply({"builds": [view(build) for build in page.builds], "next": page.next})
-
-    def _query(self) -> BuildQuery:
-        plain: dict[str, Any] = {"cursor": self.get_query_argument("cursor", "")}
-        if (limit := self.whole("limit")) is not None:
-            plain["limit"] = limit
-        if status := self.get_query_argument("status", ""):
-            plain["status"] = status
-        return wire.convert(plain, BuildQuery)
 
 
 class OneBuild(Handler):
@@ -157,7 +154,7 @@ class ChangesSince(Handler):
         )
         changes = await self.unless_gone(getting)
         builds = [view(build) for build in changes.builds]
-        self.reply({"builds": builds, "cursor": changes.cursor, "more": changes.more})
+        self.reply({**msgspec.structs.asdict(changes), "builds": builds})
 
 
 class Explain(Handler):

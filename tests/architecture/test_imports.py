@@ -21,6 +21,8 @@ PURE = (
     "protocol/recipe.py",
     "protocol/request.py",
     "protocol/blobs.py",
+    "protocol/catalog.py",
+    "protocol/order.py",
     "protocol/lifecycle.py",
     "protocol/messages.py",
     "protocol/wire.py",
