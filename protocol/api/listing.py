@@ -27,7 +27,7 @@ _NAMES = {
 """Argument -> field of `BuildQuery`."""
 ARGUMENTS = tuple(_NAMES)
 _REPEATED = {"label"}
-_NUMBERS = {"limit": float, "since": float, "until": float}
+_NUMBERS = {"limit", "since", "until"}
 _NUMBER = re.compile(r"-?\d{1,18}(\.\d{1,18})?([eE][+-]?\d{1,2})?", re.ASCII)
 
 
@@ -67,4 +67,6 @@ def link(path: str, query: BuildQuery, cursor: str) -> str:
 
 def _value(name: str, text: str) -> Any:
     """A number where one is meant; what is none is left for the types to refuse."""
-    return _NUMBERS[name](text) if name in _NUMBERS and _NUMBER.fullmatch(text) else text
+    if name not in _NUMBERS or not _NUMBER.fullmatch(text):
+        return text
+    return int(text) if text.lstrip("-").isdigit() else float(text)
