@@ -173,13 +173,14 @@ class Builder:
         """Progress: what the work folder shows of the commands now."""
         folder = self._folder
         assert folder is not None
+        size = self._log.size  # before the steps: what the command that runs then wrote
         commands = statuses(self.build, folder.steps(), folder.plan.log_base)
         self._time_command(commands)
         self._publish(
             replace(
                 self.build,
                 commands=commands,
-                log_size=self._log.size,
+                log_size=size,
                 revision=self.build.revision + 1,
             )
         )

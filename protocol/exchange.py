@@ -168,7 +168,8 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
 def _error(response: aiohttp.ClientResponse, body: bytes, url: str) -> PoolError:
     """The error that the other side raised; Unavailable where it speaks another language."""
     try:
-        plain = wire.decode(body, dict, wire.JSON)
+        packed = response.headers.get("Content-Type", "") == wire.MSGPACK
+        plain = wire.decode(body, dict, wire.MSGPACK if packed else wire.JSON)
         problem = wire.convert(plain, Problem)
         kind = ERRORS[problem.type.rpartition(":")[2]]
     except (PoolError, KeyError):

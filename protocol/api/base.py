@@ -16,10 +16,10 @@ from tornado.iostream import StreamClosedError
 
 from protocol import idempotency, wire
 from protocol.api import access
-from protocol.api.problems import STATUS, translated
+from protocol.api.negotiation import preferred
+from protocol.api.problems import STATUS, problem, translated
 from protocol.api.route import Context, Route
 from protocol.errors import Busy, Invalid, PoolError, TooLarge, Unsatisfiable
-from protocol.messages import Problem
 from protocol.service import Caller
 
 log = logging.getLogger(__name__)
@@ -31,12 +31,17 @@ DRAIN = 64 << 20
 FORM = "application/x-www-form-urlencoded"
 """What curl says of a body unless it is told otherwise."""
 
+_YES = {"1", "true", "yes"}
+_NO = {"", "0", "false", "no"}
+
 
 @web.stream_request_body
 class Handler(web.RequestHandler):
     """A request of any family: checked before its body is read, answered in JSON or msgpack."""
 
     CORS: ClassVar[bool] = False  # pages of other origins may use this family
+    PRODUCES: ClassVar[tuple[str, ...]] = (wire.JSON, wire.MSGPACK)
+    """Media types of which a client of `/api/` must take one; none: it gets what there is."""
 
     def initialize(self, context: Context, route: Route) -> None:
         """Called by Tornado for each request."""
@@ -73,11 +78,17 @@ class Handler(web.RequestHandler):
             raise web.HTTPError(405)
         self.caller = access.caller_of(self.request)
         access.check(self.caller, permission)
+        self._check_accepted()
         bound = self.limits.body_limit + DRAIN
         length = self.request.headers.get("Content-Length", "0")
         if length.isdigit() and int(length) > bound:
             raise self._too_large()
         self.request.connection.set_max_body_size(bound)  # type: ignore[union-attr]
+
+    def _check_accepted(self) -> None:
+        strict = self.route.path.startswith("/api/") and self.PRODUCES
+        if strict and preferred(self.request.headers.get("Accept", ""), self.PRODUCES) is None:
+            raise web.HTTPError(406)
 
     def data_received(self, chunk: bytes) -> None:
         """Called for each piece of the body: what is over the limit is read and dropped, so that
@@ -157,6 +168,13 @@ class Handler(web.RequestHandler):
             )
         return int(text)
 
+    def truth(self, name: str) -> bool:
+        """Yes or no in the query; no where it is not given. Raises Invalid."""
+        text = self.get_query_argument(name, "").lower()
+        if text not in _YES | _NO:
+            raise Invalid(f"{name} is {text[:40]!r}", field=name, expected="true or false")
+        return text in _YES
+
     def idempotency_key(self) -> str:
         """What the client knows this create by; empty where it gave nothing. Raises Invalid."""
         return idempotency.check_key(self.request.headers.get(idempotency.HEADER, ""))
@@ -169,14 +187,16 @@ class Handler(web.RequestHandler):
     # Answering
 
     def wants_msgpack(self) -> bool:
-        """Whether the client asks for msgpack."""
-        return wire.MSGPACK in self.request.headers.get("Accept", "")
+        """Whether the client would rather have msgpack than JSON."""
+        accept = self.request.headers.get("Accept", "")
+        return preferred(accept, (wire.JSON, wire.MSGPACK)) == wire.MSGPACK
 
     def reply(self, value: Any, status: int = 200) -> None:
         """End the request with this value, in the format that the client asked for."""
         media_type = wire.MSGPACK if self.wants_msgpack() else wire.JSON
         self.set_status(status)
         self.set_header("Content-Type", media_type)
+        self.set_header("Vary", "Accept")
         self.finish(wire.encode(value, media_type))
 
     def url(self, path: str) -> str:
@@ -205,20 +225,12 @@ class Handler(web.RequestHandler):
 
     def render_error(self, status: int, error: PoolError) -> None:
         """End the request with an error in this family's dialect; here
-        `application/problem+json`.
+        `application/problem+json`, or the same in msgpack.
         """
-        name = type(error).__name__
-        problem = Problem(
-            type=f"urn:imagepool:{name}",
-            title=(type(error).__doc__ or "").strip().splitlines()[0],
-            status=status,
-            detail=error.detail,
-            field=error.field,
-            pointer=wire.pointer(error.field),
-            expected=error.expected,
-        )
-        self.set_header("Content-Type", wire.PROBLEM)
-        self.finish(wire.encode(problem))
+        media_type = wire.MSGPACK if self.wants_msgpack() else wire.PROBLEM
+        self.set_header("Content-Type", media_type)
+        self.set_header("Vary", "Accept")
+        self.finish(wire.encode(problem(status, error), media_type))
 
     def send_error(self, status_code: int = 500, **details: Any) -> None:
         """Called by Tornado with whatever a handler raised: to one who hung up nothing is said."""

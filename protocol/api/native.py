@@ -2,18 +2,17 @@
 9457 problems.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
-from protocol.api import listing
+from protocol.api import listing, log
 from protocol.api.access import Permission
 from protocol.api.base import Handler
-from protocol.api.content import pump, send_artifact
+from protocol.api.content import send_artifact
 from protocol.api.route import ID, Route
-from protocol.errors import Invalid
 from protocol.messages import Acknowledgement, Cancellation
-from protocol.model import Build, Position, artifact_named
+from protocol.model import Build, artifact_named
 from protocol.request import Order
 
 ARTIFACT = r"([A-Za-z0-9][A-Za-z0-9._-]{0,127})"
@@ -80,41 +79,6 @@ class Cancel(Handler):
         self.reply(view(await cancelling))
 
 
-class Log(Handler):
-    """The log's bytes, as the commands wrote them."""
-
-    async def get(self, build_id: str) -> None:
-        """From `position` (attempt:offset), `limit` bytes at most, following with `follow=1`.
-
-        The headers Log-Attempt and Log-Offset say what the first byte is.
-        """
-        opened = await self.service.open_log(
-            self.caller,
-            build_id,
-            self._position(),
-            limit=self.whole("limit"),
-            follow=self.get_query_argument("follow", "") in ("1", "true", "yes"),
-        )
-        try:
-            self.set_header("Content-Type", "text/plain; charset=utf-8")
-            self.set_header("Log-Attempt", str(opened.attempt))
-            self.set_header("Log-Offset", str(opened.start))
-            await self.flush()
-            await pump(self, opened.stream)
-            self.finish()
-        finally:
-            await opened.stream.close()
-
-    def _position(self) -> Position:
-        text = self.get_query_argument("position", "0:0")
-        try:
-            return Position.parse(text)
-        except ValueError as error:
-            raise Invalid(
-                f"position is {text[:40]!r}", field="position", expected="ATTEMPT:OFFSET"
-            ) from error
-
-
 class Artifacts(Handler):
     """What a build made."""
 
@@ -125,6 +89,8 @@ class Artifacts(Handler):
 
 class Download(Handler):
     """An artifact's bytes."""
+
+    PRODUCES: ClassVar[tuple[str, ...]] = ()
 
     async def get(self, build_id: str, name: str) -> None:
         """The whole, or the range that the Range header says; ETag is the digest."""
@@ -180,7 +146,7 @@ ROUTES = (
     Route("/api/v1/builds", Builds, {"GET": Permission.READ, "POST": Permission.BUILD}),
     Route(_BUILD, OneBuild, {"GET": Permission.READ}),
     Route(f"{_BUILD}/cancel", Cancel, {"POST": Permission.BUILD}),
-    Route(f"{_BUILD}/log", Log, {"GET": Permission.READ}),
+    *log.ROUTES,
     Route(f"{_BUILD}/artifacts", Artifacts, {"GET": Permission.READ}),
     Route(
         f"{_BUILD}/artifacts/{ARTIFACT}",
