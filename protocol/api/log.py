@@ -56,7 +56,8 @@ class Log(Handler):
         part = None if self._is_positioned() else asked_range(self.request)
         if part is not None and await self._send_range(build_id, asked, part):
             return
-        self._begin(await self.unless_gone(self.open(build_id, asked)))
+        opening = self.open(build_id, asked)
+        self._begin(await (self.unless_gone(opening) if asked.follow else opening))
         await self._send()
 
     async def open(self, build_id: str, asked: Asked) -> OpenLog:

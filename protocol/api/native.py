@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from protocol.api import listing, log
+from protocol.api import events, listing, log
 from protocol.api.access import Permission
 from protocol.api.base import Handler
 from protocol.api.content import send_artifact
@@ -147,6 +147,7 @@ ROUTES = (
     Route(_BUILD, OneBuild, {"GET": Permission.READ}),
     Route(f"{_BUILD}/cancel", Cancel, {"POST": Permission.BUILD}),
     *log.ROUTES,
+    *events.ROUTES,
     Route(f"{_BUILD}/artifacts", Artifacts, {"GET": Permission.READ}),
     Route(
         f"{_BUILD}/artifacts/{ARTIFACT}",
