@@ -89,6 +89,10 @@ LabelQuery = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._/-]{1,63}(=[^\x00]{0,256
 """`NAME`: a build has that label; `NAME=VALUE`: with that value."""
 
 
+Moment = Annotated[float, Meta(ge=0, le=1e11)]
+"""Seconds since the epoch."""
+
+
 class BuildQuery(Struct, frozen=True):
     """Which builds to list, `limit` of them, beginning behind `cursor`. A build must be all that is
     asked for.
@@ -101,8 +105,8 @@ class BuildQuery(Struct, frozen=True):
     owner: Annotated[str, Meta(max_length=128)] | None = None
     labels: Annotated[tuple[LabelQuery, ...], Meta(max_length=16)] = ()
     node: Annotated[str, Meta(max_length=255)] | None = None  # id or name
-    since: float | None = None  # created then or later; seconds since the epoch
-    until: float | None = None  # created before that
+    since: Moment | None = None  # created then or later; seconds since the epoch
+    until: Moment | None = None  # created before that
     text: Annotated[str, Meta(max_length=256)] = ""  # part of the note, in whatever case
     sort: Sort = Sort.NEWEST
 

@@ -8,6 +8,7 @@ service as `self.service`, and translate: body to request, build to reply. Error
 
 import asyncio
 import logging
+import re
 from typing import Any, ClassVar, TypeVar
 from urllib.parse import urlsplit
 
@@ -32,7 +33,8 @@ FORM = "application/x-www-form-urlencoded"
 """What curl says of a body unless it is told otherwise."""
 
 _YES = {"1", "true", "yes"}
-_NO = {"", "0", "false", "no"}
+_NO = {"0", "false", "no"}
+_NUMBER = re.compile(r"\d{1,18}(\.\d{1,18})?([eE][+-]?\d{1,3})?", re.ASCII)
 
 
 @web.stream_request_body
@@ -142,13 +144,10 @@ class Handler(web.RequestHandler):
 
     def number(self, name: str, default: float, *, low: float, high: float) -> float:
         """A number in the query. Raises Invalid where it is none, or outside its bounds."""
-        text = self.get_query_argument(name, "")
-        if not text:
+        text = self.get_query_argument(name, None, strip=False)
+        if text is None:
             return default
-        try:
-            value = float(text)
-        except ValueError:
-            value = float("nan")
+        value = float(text) if _NUMBER.fullmatch(text) else float("nan")
         if not low <= value <= high:
             raise Invalid(
                 f"{name} is {text[:40]!r}",
@@ -159,8 +158,8 @@ class Handler(web.RequestHandler):
 
     def whole(self, name: str, *, high: int = 1 << 62) -> int | None:
         """A whole number from 0 in the query; None where it is not given. Raises Invalid."""
-        text = self.get_query_argument(name, "")
-        if not text:
+        text = self.get_query_argument(name, None, strip=False)
+        if text is None:
             return None
         if not (text.isascii() and text.isdigit() and len(text) < 20 and int(text) <= high):
             raise Invalid(
@@ -170,7 +169,7 @@ class Handler(web.RequestHandler):
 
     def truth(self, name: str) -> bool:
         """Yes or no in the query; no where it is not given. Raises Invalid."""
-        text = self.get_query_argument(name, "").lower()
+        text = self.get_query_argument(name, "no", strip=False)
         if text not in _YES | _NO:
             raise Invalid(f"{name} is {text[:40]!r}", field=name, expected="true or false")
         return text in _YES

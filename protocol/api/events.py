@@ -15,6 +15,8 @@ from msgspec import Meta, Struct
 from protocol.api import access
 from protocol.api.access import Permission
 from protocol.api.base import Handler
+from protocol.api.negotiation import SSE
+from protocol.api.operation import Answer, Argument, Operation
 from protocol.api.route import Route
 from protocol.api.sse import EventStream
 from protocol.errors import Invalid
@@ -205,4 +207,21 @@ class Telling:
         return not self._wanted or build_id in self._wanted
 
 
-ROUTES = (Route("/api/v1/events", Events, {"GET": Permission.READ}),)
+ROUTES = (
+    Route(
+        "/api/v1/events",
+        Events,
+        {"GET": Permission.READ},
+        operations={
+            "GET": Operation(
+                "Everything that changes\nEvents `build` (BuildEvent), `build-gone`, `node`,"
+                " `node-gone` and `reset`: forget what you know, all of it follows.",
+                {200: Answer("an event stream", BuildEvent, (SSE,))},
+                (
+                    Argument("build", Wanted, "ids: of these builds only, and of no nodes"),
+                    Argument("Last-Event-ID", str, "id of the last event that you know", "header"),
+                ),
+            )
+        },
+    ),
+)

@@ -2,12 +2,13 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, get_type_hints
 from urllib.parse import urlencode
 
 import msgspec
 
 from protocol import wire
+from protocol.api.operation import Argument
 from protocol.errors import Invalid
 from protocol.messages import BuildQuery
 
@@ -26,9 +27,22 @@ _NAMES = {
 }
 """Argument -> field of `BuildQuery`."""
 ARGUMENTS = tuple(_NAMES)
+_ABOUT = {
+    "limit": "how many",
+    "cursor": "`next` of the page before",
+    "status": "their status",
+    "result": "how they ended",
+    "owner": "whose they are",
+    "label": "a label that they have, `NAME` or `NAME=VALUE`; may be there more than once",
+    "node": "id or name of the node that they are on",
+    "since": "created then or later, seconds since the epoch",
+    "until": "created before that",
+    "text": "part of their note, in whatever case",
+    "sort": "by creation or by the last change; with a minus, the newest first",
+}
 _REPEATED = {"label"}
 _NUMBERS = {"limit", "since", "until"}
-_NUMBER = re.compile(r"-?\d{1,18}(\.\d{1,18})?([eE][+-]?\d{1,2})?", re.ASCII)
+_NUMBER = re.compile(r"-?\d{1,18}(\.\d{1,18})?([eE][+-]?\d{1,3})?", re.ASCII)
 
 
 def query(arguments: Mapping[str, Sequence[str]]) -> BuildQuery:
@@ -46,6 +60,12 @@ def query(arguments: Mapping[str, Sequence[str]]) -> BuildQuery:
         raise Invalid(
             error.detail.replace(error.field, field, 1), field=field, expected=error.expected
         ) from error
+
+
+def arguments() -> tuple[Argument, ...]:
+    """The same, as a route says it."""
+    kinds = get_type_hints(BuildQuery, include_extras=True)
+    return tuple(Argument(name, kinds[field], _ABOUT[name]) for name, field in _NAMES.items())
 
 
 def parameters(query: BuildQuery) -> list[tuple[str, str]]:

@@ -9,15 +9,16 @@ they are text: what is no UTF-8 is a replacement character there.
 import codecs
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from protocol.api.access import Permission
 from protocol.api.base import Handler
 from protocol.api.content import asked_range, pump
 from protocol.api.log_parts import ExactStream, command_of, open_command, span_of
 from protocol.api.negotiation import PLAIN, SSE, preferred
+from protocol.api.operation import Answer, Argument, Operation, PositionText, Truth, Whole
 from protocol.api.route import ID, Route
 from protocol.api.sse import EventStream
 from protocol.errors import Invalid, Unavailable, Unsatisfiable
@@ -225,4 +226,39 @@ def position_of(text: str, field: str) -> Position:
         ) from error
 
 
-ROUTES = (Route(f"/api/v1/builds/{ID}/log", Log, {"GET": Permission.READ}),)
+_HEADERS = {
+    "Log-Attempt": "which attempt's log this is",
+    "Log-Offset": "where in it the first byte is",
+}
+
+ROUTES = (
+    Route(
+        f"/api/v1/builds/{ID}/log",
+        Log,
+        {"GET": Permission.READ},
+        operations={
+            "GET": Operation(
+                "The log\nIts bytes as the commands wrote them. As events where that is accepted:"
+                " text, with the position behind it as id; `attempt` where another one took its"
+                " place, `end` with the result.",
+                {
+                    200: Answer("the bytes, or events", None, (PLAIN, SSE), _HEADERS),
+                    206: Answer("the range that Range says", None, (PLAIN,), _HEADERS),
+                },
+                (
+                    Argument("position", PositionText, "where to begin: ATTEMPT:OFFSET"),
+                    Argument("limit", Whole, "bytes at most"),
+                    Argument(
+                        "command",
+                        Annotated[int, Meta(ge=0, le=10_000)],
+                        "only what the command of this index wrote, from 0",
+                    ),
+                    Argument("follow", Truth, "go on until the attempt ends, or the command"),
+                    Argument("Range", str, "a range of bytes", "header"),
+                    Argument("Last-Event-ID", PositionText, "of the last event", "header"),
+                ),
+                errors=(416, 502),
+            )
+        },
+    ),
+)
