@@ -159,6 +159,10 @@ class HttpService:
         """Keep new builds from a node of the scheduler, by id or name."""
         await self._http.post(f"{_node(node)}/cordon", Cordon(reason), None)
 
+    async def drain(self, node: str, reason: str) -> None:
+        """Cordon it, to be empty: it is `drained` then."""
+        await self._http.post(f"{_node(node)}/drain", Cordon(reason), None)
+
     async def uncordon(self, node: str) -> None:
         """Allow new builds on it again."""
         await self._http.post(f"{_node(node)}/uncordon", {}, None)

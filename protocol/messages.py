@@ -8,7 +8,7 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from protocol.model import Build, Result, State, Step
-from protocol.request import BuildRequest, Forward, Secrets
+from protocol.request import BuildRequest, Forward, Label, Secrets
 
 API_VERSION = 1
 """The version of this protocol; a program of another version is shown on the roster and given
@@ -160,12 +160,29 @@ class Cordon(Struct, frozen=True, forbid_unknown_fields=True):
     reason: Annotated[str, Meta(max_length=1024)] = ""
 
 
+class PriorityWord(Struct, frozen=True, forbid_unknown_fields=True):
+    """An admin's word on a node's priority: one that counts in place of its own, or the highest
+    that its own is taken for.
+    """
+
+    priority: Annotated[int, Meta(ge=-(1 << 31), lt=1 << 31)] | None = None
+    cap: Annotated[int, Meta(ge=-(1 << 31), lt=1 << 31)] | None = None
+
+
+class LabelsWord(Struct, frozen=True, forbid_unknown_fields=True):
+    """Labels that a node has by an admin's word, beside its own or in their place."""
+
+    labels: Annotated[tuple[Label, ...], Meta(max_length=64)] = ()
+    replace: bool = False
+
+
 class RosterEntry(Struct, frozen=True):
     """One line of the roster."""
 
     url: str
     found: tuple[str, ...]  # "mdns", "settings", "registered", "remembered"
-    # ready, busy, silent, lost, refused, quarantined, cordoned; "unanswered" before it answers
+    # ready, busy, silent, lost, refused, quarantined, cordoned, drained (cordoned and empty);
+    # "unanswered" before it answers
     state: str
     reason: str
     id: str = ""
@@ -183,6 +200,7 @@ class RosterEntry(Struct, frozen=True):
     last_seen: float | None = None  # seconds ago
     latency: float | None = None  # seconds that an unheld poll took
     clock: float | None = None  # seconds that its clock is ahead of the scheduler's
+    stated_labels: tuple[str, ...] = ()  # its own; `labels` are those that placement goes by
 
 
 class Roster(Struct, frozen=True):

@@ -195,8 +195,8 @@ def _tag(route: Route) -> str:
 
 
 def _name(route: Route, method: str) -> str:
-    words = _GROUP.sub("", route.path.removeprefix("/api/v1/")).replace(".", "/").split("/")
-    return "-".join([method.lower(), *(word for word in words if word)])
+    words = re.findall(r"[a-z]+", _path(route.path)[0].removeprefix("/api/v1/"))
+    return "-".join([method.lower(), *words])
 
 
 class Document(Handler):
