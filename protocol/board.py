@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from itertools import islice
 
 from protocol.catalog import Catalog, check
-from protocol.errors import Invalid, NotFound
+from protocol.errors import Conflict, Invalid, NotFound
 from protocol.messages import BuildPage, BuildQuery, Changes, Sort
 from protocol.model import Build
 from protocol.order import ChangeOrder
@@ -89,7 +89,7 @@ class Board:
 
     async def page(self, query: BuildQuery) -> BuildPage:
         """The builds that are asked for; among very many, others get their turn meanwhile. Raises
-        Invalid for a cursor that is none of this order's.
+        Conflict for a cursor that is none of this order's, or of another life.
         """
         by_change = query.sort in (Sort.CHANGED, Sort.UNCHANGED)
         found = self._by_change(query) if by_change else self._by_age(query)
@@ -111,7 +111,7 @@ class Board:
     def _by_age(self, query: BuildQuery) -> Iterator[tuple[str, str]]:
         """(id, cursor behind it): ids sort by age."""
         if "." in query.cursor:
-            raise _bad_cursor()
+            raise _other_cursor()
         newest_first = query.sort is Sort.NEWEST
         for key in self._catalog.ids(query, query.cursor, newest_first=newest_first):
             yield key, key
@@ -120,9 +120,10 @@ class Board:
         """(id, cursor behind it). What changes while pages are read comes anew at the end of the
         order, or has gone to its beginning.
         """
-        epoch, seen = self._read_cursor(query.cursor) if query.cursor else (self._epoch, None)
-        if epoch != self._epoch:
-            raise _bad_cursor()
+        epoch, _, number = query.cursor.partition(".")
+        if query.cursor and not (epoch == self._epoch and number.isdigit() and len(number) <= 18):
+            raise _other_cursor()
+        seen = int(number) if query.cursor else None
         if query.sort is Sort.UNCHANGED:
             entries = self._order.after(seen or 0)
         else:
@@ -166,6 +167,14 @@ class Board:
         if not dot or not (count.isascii() and count.isdigit()) or len(count) > 18:
             raise _bad_cursor()
         return epoch, int(count)
+
+
+def _other_cursor() -> Conflict:
+    return Conflict(
+        "the cursor is of another order, or of another life of this program",
+        field="cursor",
+        expected="a cursor of this list: begin anew without one",
+    )
 
 
 def _bad_cursor() -> Invalid:

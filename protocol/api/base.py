@@ -176,7 +176,8 @@ class Handler(web.RequestHandler):
 
     def idempotency_key(self) -> str:
         """What the client knows this create by; empty where it gave nothing. Raises Invalid."""
-        return idempotency.check_key(self.request.headers.get(idempotency.HEADER, ""))
+        given = self.request.headers.get(idempotency.HEADER)
+        return "" if given is None else idempotency.check_key(given)
 
     def wait_seconds(self) -> float:
         """How long the client lets this request be held."""

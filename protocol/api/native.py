@@ -169,6 +169,7 @@ ROUTES = (
                 "List builds\nA build is listed that is all that is asked for.",
                 {200: Answer("a page", BuildList, headers={"Link": "of the next page"})},
                 listing.arguments(),
+                errors=(409,),
             ),
             "POST": Operation(
                 "Submit a build",

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from protocol.board import Board
-from protocol.errors import Invalid
+from protocol.errors import Conflict
 from protocol.messages import BuildQuery, Changes, Sort
 from protocol.model import Build, NodeReference, Result, Stage, State, new_build
 from protocol.request import BuildRequest, Guidance
@@ -124,7 +124,7 @@ async def test_a_cursor_of_another_order_is_refused():
         BuildQuery(cursor=by_age, sort=Sort.CHANGED),
         BuildQuery(cursor="00000000.1", sort=Sort.CHANGED),
     ):
-        with pytest.raises(Invalid):
+        with pytest.raises(Conflict):
             await board.page(query)
 
 
