@@ -251,7 +251,8 @@ class Handler(web.RequestHandler):
         if isinstance(error, Unsatisfiable):
             self.set_header("Content-Range", f"bytes */{error.size}")
         if status == 405:
-            self.set_header("Allow", ", ".join(sorted(self.route.permissions)))
+            error.expected = ", ".join(sorted(self.route.permissions))
+            self.set_header("Allow", error.expected)
         self.render_error(status, error)
 
     def log_exception(self, typ: Any, value: Any, tb: Any) -> None:

@@ -23,9 +23,14 @@ conformance = pytest.mark.gen_test(timeout=240)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("served", ["node", "scheduler"])
+@pytest.mark.parametrize(
+    ("served", "less"),
+    # A create takes half of the time, and is checked by the same code.
+    [("node", ()), ("scheduler", ("--exclude-name=POST /api/v1/builds",))],
+    ids=["node", "scheduler"],
+)
 @conformance
-async def test_the_api_does_as_its_document_says(tmp_path, served):
+async def test_the_api_does_as_its_document_says(tmp_path, served, less):
     """No 500; no status, media type or body that the document does not know; what it forbids is
     refused, what it allows is done.
     """
@@ -38,17 +43,20 @@ async def test_the_api_does_as_its_document_says(tmp_path, served):
         wanted = request("print a", output=IsoOutput())
         program = node if served == "node" else scheduler
         build = await ended(program.service, (await program.service.submit(LOCAL, wanted)).id)
-        code, said = await schemathesis(program.url, build.id, tmp_path)
+        code, said = await schemathesis(program.url, build.id, tmp_path, less)
     assert code == 0, said
     assert "Tested:" in said
 
 
-async def schemathesis(url: str, build_id: str, folder: Path) -> tuple[int, str]:
-    """How its run ended, and what it said."""
+async def schemathesis(
+    url: str, build_id: str, folder: Path, less: tuple[str, ...]
+) -> tuple[int, str]:
+    """How its run ended, and what it said; `less`: arguments that leave something out."""
     arguments = [
         *(f"--config-file={HERE / 'schemathesis.toml'}", "run", f"{url}/api/v1/openapi.json"),
         *("--phases=coverage,fuzzing", f"--max-examples={EXAMPLES}", "--seed=1"),
         *("--generation-database=none", "--no-shrink", "--continue-on-failure", "--no-color"),
+        *less,
     ]
     environment = {
         **os.environ,

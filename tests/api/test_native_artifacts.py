@@ -108,3 +108,4 @@ async def test_errors_of_paths_and_methods_are_problems(http_client, base_url):
         assert problem["type"].startswith("urn:imagepool:")
         assert problem["title"]
         assert problem["detail"]
+        assert code != 405 or problem["expected"] == answer.headers["Allow"] == "GET, POST"
