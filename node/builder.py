@@ -216,6 +216,7 @@ class Builder:
         """Progress: what the work folder shows of the commands now."""
         folder = self._folder
         assert folder is not None
+        size = self._log.size  # before the steps: what the command that runs then wrote
         commands = statuses(self.build, folder.steps(), folder.plan.log_base)
         self._timer.look(commands, self._gone)
         self._publish(
@@ -224,7 +225,7 @@ class Builder:
                 commands=commands,
                 artifacts=(self.streaming and self.streaming.artifacts) or self.build.artifacts,
                 usage=self._meter.usage if self._meter else self.build.usage,
-                log_size=self._log.size,
+                log_size=size,
                 revision=self.build.revision + 1,
             )
         )

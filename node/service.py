@@ -209,7 +209,7 @@ class NodeService:
 
     async def list(self, caller: Caller, query: BuildQuery) -> BuildPage:
         """See BuildService."""
-        return self._board.page(query)
+        return await self._board.page(query)
 
     async def changes(self, caller: Caller, *, cursor: str = "", wait: float = 0) -> Changes:
         """See BuildService."""

@@ -4,16 +4,21 @@ Node and scheduler both keep one: it decides how builds are found, listed and wa
 disk is not its matter.
 """
 
+import asyncio
 import secrets
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from itertools import islice
 
-from protocol.errors import Invalid, NotFound
-from protocol.messages import BuildPage, BuildQuery, Changes
+from protocol.catalog import Catalog, check
+from protocol.errors import Conflict, Invalid, NotFound
+from protocol.messages import BuildPage, BuildQuery, Changes, Sort
 from protocol.model import Build
+from protocol.order import ChangeOrder
 from protocol.watch import Watch
 
 _PAGE = 200
+_GONE = 10_000  # builds of which it is remembered that they are gone
+_LOOKS = 2000  # builds that are looked at in one go
 
 
 class Board:
@@ -24,7 +29,10 @@ class Board:
         self.observe: Callable[[Build], None] = lambda build: None  # hears each newest value
         self._epoch = secrets.token_hex(4)  # cursors of another life are void
         self._builds: dict[str, Build] = {}
-        self._order: OrderedDict[str, int] = OrderedDict()  # id -> count at its last change
+        self._catalog = Catalog()
+        self._order = ChangeOrder()
+        self._gone = ChangeOrder()
+        self._forgotten = 0  # cursors from before this count do not know all that is gone
         self._watches: dict[str, Watch] = {}
 
     def __contains__(self, build_id: str) -> bool:
@@ -38,9 +46,10 @@ class Board:
 
     def put(self, build: Build) -> Build:
         """Take this value for the build's newest, and wake whoever waits for it."""
+        self._catalog.change(self._builds.get(build.id), build)
         self._builds[build.id] = build
-        self._order[build.id] = self.changed.count + 1
-        self._order.move_to_end(build.id)
+        self._order.put(build.id, self.changed.count + 1)
+        self._gone.drop(build.id)
         self.changed.touch()
         if watch := self._watches.get(build.id):
             watch.touch()
@@ -56,8 +65,14 @@ class Board:
 
     def forget(self, build_id: str) -> None:
         """Drop a build; its waiters see NotFound."""
-        self._builds.pop(build_id, None)
-        self._order.pop(build_id, None)
+        build = self._builds.pop(build_id, None)
+        if build is not None:
+            self._catalog.change(build, None)
+            self._order.drop(build_id)
+            self._gone.put(build_id, self.changed.count + 1)
+            if len(self._gone) > _GONE:
+                self._forgotten = self._gone.drop_oldest()
+            self.changed.touch()
         if watch := self._watches.get(build_id):
             watch.touch()
 
@@ -76,44 +91,95 @@ class Board:
                 del self._watches[build_id]
         return self.get(build_id)
 
-    def page(self, query: BuildQuery) -> BuildPage:
-        """Builds, newest first: ids sort by age."""
-        ids = sorted(
-            (
-                build.id
-                for build in self._builds.values()
-                if (not query.cursor or build.id < query.cursor)
-                and (query.status is None or build.state is query.status)
-            ),
-            reverse=True,
-        )
-        chosen = ids[: query.limit]
-        more = chosen[-1] if len(ids) > len(chosen) else ""
-        return BuildPage(tuple(self._builds[key] for key in chosen), more)
+    async def page(self, query: BuildQuery) -> BuildPage:
+        """The builds that are asked for; among very many, others get their turn meanwhile. Raises
+        Conflict for a cursor that is none of this order's, or of another life.
+        """
+        by_change = query.sort in (Sort.CHANGED, Sort.UNCHANGED)
+        found = self._by_change(query) if by_change else self._by_age(query)
+        chosen: list[Build] = []
+        fits, last, looked = check(query), "", 0
+        for key, cursor in found:
+            looked += 1
+            if looked % _LOOKS == 0:
+                await asyncio.sleep(0)
+            build = self._builds.get(key)
+            if build is None or not fits(build):
+                continue
+            if len(chosen) == query.limit:
+                return BuildPage(tuple(chosen), last)
+            chosen.append(build)
+            last = cursor
+        return BuildPage(tuple(chosen))
+
+    def _by_age(self, query: BuildQuery) -> Iterator[tuple[str, str]]:
+        """(id, cursor behind it): ids sort by age."""
+        if "." in query.cursor:
+            raise _other_cursor()
+        newest_first = query.sort is Sort.NEWEST
+        for key in self._catalog.ids(query, query.cursor, newest_first=newest_first):
+            yield key, key
+
+    def _by_change(self, query: BuildQuery) -> Iterator[tuple[str, str]]:
+        """(id, cursor behind it). What changes while pages are read comes anew at the end of the
+        order, or has gone to its beginning.
+        """
+        epoch, _, number = query.cursor.partition(".")
+        if query.cursor and not (epoch == self._epoch and number.isdigit() and len(number) <= 18):
+            raise _other_cursor()
+        seen = int(number) if query.cursor else None
+        if query.sort is Sort.UNCHANGED:
+            entries = self._order.after(seen or 0)
+        else:
+            entries = self._order.before(self.changed.count + 1 if seen is None else seen)
+        for count, key in entries:
+            yield key, f"{self._epoch}.{count}"
 
     async def changes(self, cursor: str, wait: float) -> Changes:
         """What changed since the cursor, at most a page of it. Raises Invalid for a cursor that
         is none.
         """
-        seen = self._seen(cursor)
-        if self.changed.count == seen and wait > 0:
+        seen, reset = self._seen(cursor)
+        if not reset and self.changed.count == seen and wait > 0:
             await self.changed.wait(seen, wait)
-        newer: list[str] = []
-        for build_id in reversed(self._order):
-            if self._order[build_id] <= seen:
-                break
-            newer.append(build_id)
-        newer.reverse()
+        newer = list(islice(self._order.after(seen), _PAGE + 1))
+        more = len(newer) > _PAGE
         page = newer[:_PAGE]
-        last = self._order[page[-1]] if page else self.changed.count
-        more = len(newer) > len(page)
-        builds = tuple(self._builds[key] for key in page)
-        return Changes(builds, f"{self._epoch}.{last if more else self.changed.count}", more)
+        end = page[-1][0] if more else self.changed.count
+        gone = () if reset or not seen else self._gone.after(seen)
+        return Changes(
+            tuple(self._builds[key] for _, key in page),
+            f"{self._epoch}.{end}",
+            more,
+            tuple(key for count, key in gone if count <= end),
+            reset,
+        )
 
-    def _seen(self, cursor: str) -> int:
+    def _seen(self, cursor: str) -> tuple[int, bool]:
+        """The count that a cursor stands for, and whether it says nothing here: it is of another
+        life, or so old that it is not known any more what is gone since.
+        """
         if not cursor:
-            return 0
+            return 0, False
+        epoch, count = self._read_cursor(cursor)
+        if epoch != self._epoch or count < self._forgotten or count > self.changed.count:
+            return 0, True
+        return count, False
+
+    def _read_cursor(self, cursor: str) -> tuple[str, int]:
         epoch, dot, count = cursor.partition(".")
-        if not dot or not count.isdigit() or len(count) > 18:
-            raise Invalid("the cursor is none of ours", field="cursor", expected="a cursor we gave")
-        return int(count) if epoch == self._epoch else 0
+        if not dot or not (count.isascii() and count.isdigit()) or len(count) > 18:
+            raise _bad_cursor()
+        return epoch, int(count)
+
+
+def _other_cursor() -> Conflict:
+    return Conflict(
+        "the cursor is of another order, or of another life of this program",
+        field="cursor",
+        expected="a cursor of this list: begin anew without one",
+    )
+
+
+def _bad_cursor() -> Invalid:
+    return Invalid("the cursor is none of ours", field="cursor", expected="a cursor we gave")

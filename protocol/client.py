@@ -9,7 +9,7 @@ from collections.abc import Collection
 from urllib.parse import quote
 
 from protocol import idempotency
-from protocol.api import access
+from protocol.api import access, listing
 from protocol.errors import (
     NotFound,
     Unavailable,
@@ -95,10 +95,7 @@ class HttpService:
 
     async def list(self, caller: Caller, query: BuildQuery) -> BuildPage:
         """See BuildService."""
-        parameters = {"limit": str(query.limit), "cursor": query.cursor}
-        if query.status is not None:
-            parameters["status"] = query.status.value
-        return await self._http.get("/api/v1/builds", BuildPage, parameters)
+        return await self._http.get("/api/v1/builds", BuildPage, listing.parameters(query))
 
     async def cancel(
         self, caller: Caller, build_id: str, attempt: int | None = None, *, superseded: bool = False
@@ -210,6 +207,10 @@ class HttpService:
     async def cordon(self, node: str, reason: str) -> None:
         """Keep new builds from a node of the scheduler, by id or name."""
         await self._http.post(f"{_node(node)}/cordon", Cordon(reason), None)
+
+    async def drain(self, node: str, reason: str) -> None:
+        """Cordon it, to be empty: it is `drained` then."""
+        await self._http.post(f"{_node(node)}/drain", Cordon(reason), None)
 
     async def uncordon(self, node: str) -> None:
         """Allow new builds on it again."""

@@ -5,8 +5,8 @@ followed.
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Mapping
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any, TypeAlias, TypeVar
 
 import aiohttp
 
@@ -16,6 +16,9 @@ from protocol.messages import Problem
 from protocol.service import ByteStream
 
 T = TypeVar("T")
+
+Query: TypeAlias = Mapping[str, str] | Sequence[tuple[str, str]]
+"""Arguments of a URL; in pairs where one may be there twice."""
 
 ANSWER = 10.0
 """Seconds that an answer may take beyond what it may be held, where nothing else is said."""
@@ -52,9 +55,7 @@ class Exchange:
         if self._session is not None:
             await self._session.close()
 
-    async def get(
-        self, path: str, kind: type[T], query: Mapping[str, str], *, held: float = 0
-    ) -> T:
+    async def get(self, path: str, kind: type[T], query: Query, *, held: float = 0) -> T:
         """What a GET answers; it may be held for so many seconds."""
         return _typed(await self._exchange("GET", path, query, None, held), kind)
 
@@ -93,7 +94,7 @@ class Exchange:
         self,
         method: str,
         path: str,
-        query: Mapping[str, str],
+        query: Query,
         body: bytes | None,
         held: float,
         headers: Mapping[str, str] = {},
@@ -110,7 +111,7 @@ class Exchange:
     async def open(
         self,
         path: str,
-        query: Mapping[str, str],
+        query: Query,
         headers: Mapping[str, str],
         *,
         held: float | None = 0,
@@ -128,7 +129,7 @@ class Exchange:
         self,
         method: str,
         path: str,
-        query: Mapping[str, str],
+        query: Query,
         headers: Mapping[str, str],
         body: "bytes | _Sent | None",
     ) -> aiohttp.ClientResponse:
@@ -224,7 +225,8 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
 def _error(response: aiohttp.ClientResponse, body: bytes, url: str) -> PoolError:
     """The error that the other side raised; Unavailable where it speaks another language."""
     try:
-        plain = wire.decode(body, dict, wire.JSON)
+        packed = response.headers.get("Content-Type", "") == wire.MSGPACK
+        plain = wire.decode(body, dict, wire.MSGPACK if packed else wire.JSON)
         problem = wire.convert(plain, Problem)
         kind = ERRORS[problem.type.rpartition(":")[2]]
     except (PoolError, KeyError):

@@ -18,8 +18,8 @@ _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
 
 def check_key(key: str) -> str:
-    """The key, or nothing where none was given. Raises Invalid."""
-    if key and not _KEY.fullmatch(key):
+    """The key. Raises Invalid."""
+    if not _KEY.fullmatch(key):
         raise Invalid(
             f"{HEADER} is {key[:40]!r}",
             field=HEADER,

@@ -2,12 +2,13 @@
 acknowledgements.
 """
 
+import enum
 from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from protocol.model import Build, State, Step
-from protocol.request import BuildRequest, Forward, Secrets
+from protocol.model import Build, Result, State, Step
+from protocol.request import BuildRequest, Forward, Label, Secrets
 
 API_VERSION = 1
 """The version of this protocol; a program of another version is shown on the roster and given
@@ -77,16 +78,43 @@ class Cancellation(Struct, frozen=True):
     superseded: bool = False  # nobody cancelled the build: another attempt took this one's place
 
 
+class Sort(enum.Enum):
+    """The order of a list: by creation or by the last change; with a minus, the newest first."""
+
+    OLDEST = "created"
+    NEWEST = "-created"
+    UNCHANGED = "changed"
+    CHANGED = "-changed"
+
+
+LabelQuery = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._/-]{1,63}(=[^\x00]{0,256})?$")]
+"""`NAME`: a build has that label; `NAME=VALUE`: with that value."""
+
+
+Moment = Annotated[float, Meta(ge=0, le=1e11)]
+"""Seconds since the epoch."""
+
+
 class BuildQuery(Struct, frozen=True):
-    """Which builds to list: newest first, `limit` of them, beginning behind `cursor`."""
+    """Which builds to list, `limit` of them, beginning behind `cursor`. A build must be all that is
+    asked for.
+    """
 
     limit: Annotated[int, Meta(ge=1, le=1000)] = 50
-    cursor: str = ""
+    cursor: Annotated[str, Meta(pattern=r"^[0-9a-z.]{0,80}$")] = ""
     status: State | None = None
+    result: Result | None = None
+    owner: Annotated[str, Meta(max_length=128)] | None = None
+    labels: Annotated[tuple[LabelQuery, ...], Meta(max_length=16)] = ()
+    node: Annotated[str, Meta(max_length=255)] | None = None  # id or name
+    since: Moment | None = None  # created then or later; seconds since the epoch
+    until: Moment | None = None  # created before that
+    text: Annotated[str, Meta(max_length=256)] = ""  # part of the note, in whatever case
+    sort: Sort = Sort.NEWEST
 
 
 class BuildPage(Struct, frozen=True):
-    """Some builds, newest first, and where the next page begins; empty at the end."""
+    """Some builds, in the order asked for, and where the next page begins; empty at the end."""
 
     builds: tuple[Build, ...]
     next: str = ""
@@ -98,6 +126,8 @@ class Changes(Struct, frozen=True):
     builds: tuple[Build, ...]
     cursor: str
     more: bool = False  # ask again at once
+    gone: tuple[str, ...] = ()  # ids of those that are not there any more
+    reset: bool = False  # the cursor says nothing here: this begins anew, with everything
 
 
 class Refusal(Struct, frozen=True):
@@ -132,12 +162,29 @@ class Cordon(Struct, frozen=True, forbid_unknown_fields=True):
     reason: Annotated[str, Meta(max_length=1024)] = ""
 
 
+class PriorityWord(Struct, frozen=True, forbid_unknown_fields=True):
+    """An admin's word on a node's priority: one that counts in place of its own, or the highest
+    that its own is taken for.
+    """
+
+    priority: Annotated[int, Meta(ge=-(1 << 31), lt=1 << 31)] | None = None
+    cap: Annotated[int, Meta(ge=-(1 << 31), lt=1 << 31)] | None = None
+
+
+class LabelsWord(Struct, frozen=True, forbid_unknown_fields=True):
+    """Labels that a node has by an admin's word, beside its own or in their place."""
+
+    labels: Annotated[tuple[Label, ...], Meta(max_length=64)] = ()
+    replace: bool = False
+
+
 class RosterEntry(Struct, frozen=True):
     """One line of the roster."""
 
     url: str
     found: tuple[str, ...]  # "mdns", "settings", "registered", "remembered"
-    # ready, busy, silent, lost, refused, quarantined, cordoned; "unanswered" before it answers
+    # ready, busy, silent, lost, refused, quarantined, cordoned, drained (cordoned and empty);
+    # "unanswered" before it answers
     state: str
     reason: str
     id: str = ""
@@ -157,6 +204,7 @@ class RosterEntry(Struct, frozen=True):
     clock: float | None = None  # seconds that its clock is ahead of the scheduler's
     kind: str = ""  # "plain": it speaks only the documented image-creator API
     lacks: tuple[str, ...] = ()  # what it cannot give that every other node does
+    stated_labels: tuple[str, ...] = ()  # its own; `labels` are those that placement goes by
 
 
 class Roster(Struct, frozen=True):

@@ -6,6 +6,7 @@ the bytes ends as `Invalid`, with the same words for both formats: the field by 
 (`commands[0].name`) and what was expected.
 """
 
+import math
 import re
 from typing import Any, TypeVar
 
@@ -60,9 +61,20 @@ def pointer(field: str) -> str:
     return "".join("/" + part.replace("~", "~0").replace("/", "~1") for part in parts)
 
 
+def _number(text: str) -> float | int:
+    """A number with a fraction or an exponent; a whole one is an integer, as in JSON Schema."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise msgspec.DecodeError("a number is out of range")
+    return int(value) if value.is_integer() and abs(value) < 1 << 53 else value
+
+
+_JSON = msgspec.json.Decoder(float_hook=_number)
+
+
 def _parsed(body: bytes) -> Any:
     try:
-        return msgspec.json.decode(body)
+        return _JSON.decode(body)
     except UnicodeDecodeError as error:
         raise Invalid("the body is not UTF-8", field="body", expected="UTF-8 text") from error
     except RecursionError as error:

@@ -34,6 +34,7 @@ from scheduler.dispatch import Dispatcher
 from scheduler.ledger import Ledger
 from scheduler.listing import Listing
 from scheduler.metrics import health as health_of
+from scheduler.node_feed import RosterFeed
 from scheduler.service import SchedulerService
 from scheduler.stores import open_store
 from scheduler.stores.base import Store
@@ -102,6 +103,7 @@ class Scheduler:
         extras = {
             "source": source,
             "roster": self.listing,
+            "node_feed": RosterFeed(self.listing.roster),
             "health": self.health,
             "http": self.metrics.answered,
             "blobs": self.service,

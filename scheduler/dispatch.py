@@ -59,6 +59,7 @@ class Dispatcher:
         self._forwarder = Forwarder(caller, self.pool, self.attempts, self.sources)
         self.follower = Follower(caller, self.pool, self.attempts, self._forwarder)
         self.pool.on_report = self.follower.on_report
+        self.pool.on_node = ledger.on_node
         self.recovered = asyncio.Event()  # every node that was found said what it has of us
         self._settings = settings
         self._explained = -_REASON_AGE  # when builds that wait without a free slot were told why
@@ -187,13 +188,17 @@ class Dispatcher:
 
     def priority(self, report: Report) -> int:
         """The priority that placement goes by."""
-        return effective_priority(report, self._settings.priority_cap, self._settings.priorities)
+        settings, known = self._settings, self.pool.known.of(report.id)
+        return effective_priority(report, settings.priority_cap, settings.priorities, known)
 
     def _candidate(self, entry: Entry, report: Report) -> Candidate:
         standing = self.pool.standing(entry)
         shown = {build.id for build in report.builds}
         ours = self.ledger.on_node(report.id)
         health = self.pool.health.get(report.id, Health())
+        known = self.pool.known.of(report.id)
+        if known is not None:
+            report = replace(report, labels=known.labelled(report.labels))
         return Candidate(
             key=entry.key,
             report=report,

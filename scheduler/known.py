@@ -14,6 +14,7 @@ from protocol.messages import Report
 from scheduler.core.known import KnownNode
 from scheduler.stores.base import Store
 
+_TOLD = ("name", "role", "urls", "found", "seen", "kind")  # what it says itself, or is seen
 _REFRESH = 600.0  # seconds after which it is written anew that a node still answers
 
 
@@ -39,24 +40,17 @@ class Known:
         """A node answered there."""
         before = self._nodes.get(report.id)
         now = time.time()
-        node = KnownNode(
-            id=report.id,
-            name=report.name,
-            role=report.role,
-            urls=(url,),
-            found=found,
-            seen=now,
-            cordoned=before.cordoned if before else None,
-            kind=report.kind,
-        )
+        node = KnownNode(report.id, report.name, report.role, (url,), found, now, kind=report.kind)
+        if before is not None:
+            node = replace(before, **{name: getattr(node, name) for name in _TOLD})
         if before is None or replace(before, seen=now) != node or now - before.seen > _REFRESH:
             self._nodes[report.id] = node
             self._errands.do(partial(self._store.put_node, node))
 
     def left(self, node: str) -> None:
-        """A node said goodbye: its address is of no use any more; a cordon stays."""
+        """A node said goodbye: its address is of no use any more; an admin's word stays."""
         known = self._nodes.get(node)
-        if known is not None and known.cordoned is None:
+        if known is not None and not known.kept:
             del self._nodes[node]
             self._errands.do(partial(self._store.forget_node, node))
         elif known is not None and known.urls:
@@ -72,13 +66,26 @@ class Known:
         """Keep new builds from the node of this id or name, or with None allow them again; it is on
         disk when this returns. Raises NotFound, Unavailable.
         """
-        node = replace(self._named(name), cordoned=reason)
+        return await self.change(name, cordoned=reason, draining=False)
+
+    async def change(self, name: str, **fields: object) -> KnownNode:
+        """An admin's word on the node of this id or name; it is on disk when this returns. Raises
+        NotFound, Unavailable.
+        """
+        node = replace(self.named(name), **fields)
         await self._store.put_node(node)
-        self._nodes[node.id] = node
+        self._nodes[node.id] = replace(self._nodes.get(node.id, node), **fields)
         self._changed()
         return node
 
-    def _named(self, name: str) -> KnownNode:
+    async def forget(self, node: str) -> None:
+        """Drop all that is remembered of the node of this id. Raises Unavailable."""
+        await self._store.forget_node(node)
+        self._nodes.pop(node, None)
+        self._changed()
+
+    def named(self, name: str) -> KnownNode:
+        """The node of this id, or of this name where there is one of it. Raises NotFound."""
         found = [node for node in self._nodes.values() if name in (node.id, node.name)]
         if len(found) == 1:
             return found[0]

@@ -11,7 +11,17 @@ from protocol.messages import Roster
 from protocol.metrics import BuildCollector, Check, Metrics, ProgramHealth
 from protocol.model import Build
 
-STATES = ("ready", "busy", "silent", "lost", "refused", "quarantined", "cordoned", "unanswered")
+STATES = (
+    "ready",
+    "busy",
+    "silent",
+    "lost",
+    "refused",
+    "quarantined",
+    "cordoned",
+    "drained",
+    "unanswered",
+)
 """Every state that a node has on the roster."""
 _WORKING = ("ready", "busy")
 _NAMED = 3  # nodes of which the reason is told

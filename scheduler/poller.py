@@ -7,7 +7,7 @@ for builds is not decided here; `on_report` is told.
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 
 from msgspec.structs import replace
@@ -47,6 +47,7 @@ class Pool:
         self.plain = PlainAttempts(store)
         self.health: dict[str, Health] = {}  # node -> how it fared with our builds
         self.on_report: Callable[[Report], None] = lambda report: None
+        self.on_node: Callable[[str], Collection[str]] = lambda node: ()  # our builds on a node
         self._caller = caller
         self._me = caller.program
         self._settings = settings
@@ -71,12 +72,15 @@ class Pool:
     def standing(self, entry: Entry) -> Standing:
         """The entry's state as of now."""
         now = time.monotonic()
-        return standing(entry, self._me, now, self._timing, self._held_back(entry.program, now))
+        return standing(entry, self._me, now, self._timing, self._held_back(entry, now))
 
-    def _held_back(self, node: str, now: float) -> Standing | None:
-        reason = self.known.cordoned(node)
-        if reason is not None:
-            return Standing("cordoned", reason)
+    def _held_back(self, entry: Entry, now: float) -> Standing | None:
+        node = entry.program
+        known = self.known.of(node)
+        if known is not None and known.cordoned is not None:
+            in_use = len(self.on_node(node)) or (entry.report.used if entry.report else 0)
+            drained = known.draining and not in_use
+            return Standing("drained" if drained else "cordoned", known.cordoned)
         health = self.health.get(node)
         words = quarantined(health, now) if health is not None else None
         return None if words is None else Standing("quarantined", words)
@@ -180,6 +184,12 @@ class Pool:
         for target in self._targets.values():
             if target.entry.report is not None and target.entry.report.id == node:
                 target.entry = replace(target.entry, error=error)
+
+    def forget(self, node: str) -> None:
+        """Poll the program of this id no more, until it is found again."""
+        for target in tuple(self._targets.values()):
+            if target.entry.program == node:
+                self._drop(target)
 
     async def close(self) -> None:
         """Stop polling."""

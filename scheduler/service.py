@@ -106,7 +106,7 @@ class SchedulerService:
 
     async def list(self, caller: Caller, query: BuildQuery) -> BuildPage:
         """See BuildService."""
-        page = self._board.page(query)
+        page = await self._board.page(query)
         for build in page.builds:
             await self._lasting(build)
         return page

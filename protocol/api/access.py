@@ -52,8 +52,8 @@ def caller_of(request: HTTPServerRequest) -> Caller:
     if program and program.isalnum() and len(program) <= 64:
         known = store if store.isalnum() and len(store) <= 64 else ""
         return Caller(owner="", role=Role.PROGRAM, program=program, store=known)
-    owner = request.headers.get(OWNER_HEADER, "")
-    if not owner:
+    owner = request.headers.get(OWNER_HEADER)
+    if owner is None:
         return Caller()
     if not _OWNER.fullmatch(owner):
         raise Invalid(

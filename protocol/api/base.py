@@ -8,6 +8,7 @@ service as `self.service`, and translate: body to request, build to reply. Error
 
 import asyncio
 import logging
+import re
 from typing import Any, ClassVar, TypeVar
 from urllib.parse import urlsplit
 
@@ -16,10 +17,10 @@ from tornado.iostream import StreamClosedError
 
 from protocol import idempotency, wire
 from protocol.api import access
-from protocol.api.problems import STATUS, translated
+from protocol.api.negotiation import preferred
+from protocol.api.problems import STATUS, problem, translated
 from protocol.api.route import Context, Route
 from protocol.errors import Busy, Invalid, PoolError, TooLarge, Unsatisfiable
-from protocol.messages import Problem
 from protocol.service import Caller
 
 log = logging.getLogger(__name__)
@@ -31,12 +32,18 @@ DRAIN = 64 << 20
 FORM = "application/x-www-form-urlencoded"
 """What curl says of a body unless it is told otherwise."""
 
+_YES = {"1", "true", "yes"}
+_NO = {"0", "false", "no"}
+_NUMBER = re.compile(r"\d{1,18}(\.\d{1,18})?([eE][+-]?\d{1,3})?", re.ASCII)
+
 
 @web.stream_request_body
 class Handler(web.RequestHandler):
     """A request of any family: checked before its body is read, answered in JSON or msgpack."""
 
     CORS: ClassVar[bool] = False  # pages of other origins may use this family
+    PRODUCES: ClassVar[tuple[str, ...]] = (wire.JSON, wire.MSGPACK)
+    """Media types of which a client of `/api/` must take one; none: it gets what there is."""
 
     def initialize(self, context: Context, route: Route) -> None:
         """Called by Tornado for each request."""
@@ -73,6 +80,7 @@ class Handler(web.RequestHandler):
             raise web.HTTPError(405)
         self.caller = access.caller_of(self.request)
         access.check(self.caller, permission)
+        self._check_accepted()
         bound = self.bound()
         length = self.request.headers.get("Content-Length", "0")
         if length.isdigit() and int(length) > bound:
@@ -82,6 +90,11 @@ class Handler(web.RequestHandler):
     def bound(self) -> int:
         """Bytes of a body that are read at all; a handler that passes them on may take more."""
         return self.limits.body_limit + DRAIN
+
+    def _check_accepted(self) -> None:
+        strict = self.route.path.startswith("/api/") and self.PRODUCES
+        if strict and preferred(self.request.headers.get("Accept", ""), self.PRODUCES) is None:
+            raise web.HTTPError(406)
 
     def data_received(self, chunk: bytes) -> None:
         """Called for each piece of the body: what is over the limit is read and dropped, so that
@@ -135,13 +148,10 @@ class Handler(web.RequestHandler):
 
     def number(self, name: str, default: float, *, low: float, high: float) -> float:
         """A number in the query. Raises Invalid where it is none, or outside its bounds."""
-        text = self.get_query_argument(name, "")
-        if not text:
+        text = self.get_query_argument(name, None, strip=False)
+        if text is None:
             return default
-        try:
-            value = float(text)
-        except ValueError:
-            value = float("nan")
+        value = float(text) if _NUMBER.fullmatch(text) else float("nan")
         if not low <= value <= high:
             raise Invalid(
                 f"{name} is {text[:40]!r}",
@@ -152,8 +162,8 @@ class Handler(web.RequestHandler):
 
     def whole(self, name: str, *, high: int = 1 << 62) -> int | None:
         """A whole number from 0 in the query; None where it is not given. Raises Invalid."""
-        text = self.get_query_argument(name, "")
-        if not text:
+        text = self.get_query_argument(name, None, strip=False)
+        if text is None:
             return None
         if not (text.isascii() and text.isdigit() and len(text) < 20 and int(text) <= high):
             raise Invalid(
@@ -161,9 +171,17 @@ class Handler(web.RequestHandler):
             )
         return int(text)
 
+    def truth(self, name: str) -> bool:
+        """Yes or no in the query; no where it is not given. Raises Invalid."""
+        text = self.get_query_argument(name, "no", strip=False)
+        if text not in _YES | _NO:
+            raise Invalid(f"{name} is {text[:40]!r}", field=name, expected="true or false")
+        return text in _YES
+
     def idempotency_key(self) -> str:
         """What the client knows this create by; empty where it gave nothing. Raises Invalid."""
-        return idempotency.check_key(self.request.headers.get(idempotency.HEADER, ""))
+        given = self.request.headers.get(idempotency.HEADER)
+        return "" if given is None else idempotency.check_key(given)
 
     def wait_seconds(self) -> float:
         """How long the client lets this request be held."""
@@ -173,14 +191,16 @@ class Handler(web.RequestHandler):
     # Answering
 
     def wants_msgpack(self) -> bool:
-        """Whether the client asks for msgpack."""
-        return wire.MSGPACK in self.request.headers.get("Accept", "")
+        """Whether the client would rather have msgpack than JSON."""
+        accept = self.request.headers.get("Accept", "")
+        return preferred(accept, (wire.JSON, wire.MSGPACK)) == wire.MSGPACK
 
     def reply(self, value: Any, status: int = 200) -> None:
         """End the request with this value, in the format that the client asked for."""
         media_type = wire.MSGPACK if self.wants_msgpack() else wire.JSON
         self.set_status(status)
         self.set_header("Content-Type", media_type)
+        self.set_header("Vary", "Accept")
         self.finish(wire.encode(value, media_type))
 
     def url(self, path: str) -> str:
@@ -209,20 +229,12 @@ class Handler(web.RequestHandler):
 
     def render_error(self, status: int, error: PoolError) -> None:
         """End the request with an error in this family's dialect; here
-        `application/problem+json`.
+        `application/problem+json`, or the same in msgpack.
         """
-        name = type(error).__name__
-        problem = Problem(
-            type=f"urn:imagepool:{name}",
-            title=(type(error).__doc__ or "").strip().splitlines()[0],
-            status=status,
-            detail=error.detail,
-            field=error.field,
-            pointer=wire.pointer(error.field),
-            expected=error.expected,
-        )
-        self.set_header("Content-Type", wire.PROBLEM)
-        self.finish(wire.encode(problem))
+        media_type = wire.MSGPACK if self.wants_msgpack() else wire.PROBLEM
+        self.set_header("Content-Type", media_type)
+        self.set_header("Vary", "Accept")
+        self.finish(wire.encode(problem(status, error), media_type))
 
     def send_error(self, status_code: int = 500, **details: Any) -> None:
         """Called by Tornado with whatever a handler raised: to one who hung up nothing is said."""
@@ -243,7 +255,8 @@ class Handler(web.RequestHandler):
         if isinstance(error, Unsatisfiable) and error.size is not None:
             self.set_header("Content-Range", f"bytes */{error.size}")
         if status == 405:
-            self.set_header("Allow", ", ".join(sorted(self.route.permissions)))
+            error.expected = ", ".join(sorted(self.route.permissions))
+            self.set_header("Allow", error.expected)
         self.render_error(status, error)
 
     def log_exception(self, typ: Any, value: Any, tb: Any) -> None:

@@ -2,11 +2,13 @@
 have downloads.
 """
 
+import base64
 import re
 import socket
 import struct
 from urllib.parse import quote
 
+from tornado.httputil import HTTPServerRequest
 from tornado.iostream import IOStream, SSLIOStream, StreamClosedError
 
 from protocol import splice
@@ -26,11 +28,15 @@ def requested_range(handler: Handler, artifact: Artifact) -> ByteRange | None:
     """The one range that the client asks for; None for the whole: several ranges, other units,
     or If-Range is stale.
     """
-    header = handler.request.headers.get("Range", "")
-    match = _RANGE.fullmatch(header.replace(" ", ""))
     condition = handler.request.headers.get("If-Range")
     stale = condition is not None and (artifact.growing or condition != etag(artifact))
-    if match is None or stale:
+    return None if stale else asked_range(handler.request)
+
+
+def asked_range(request: HTTPServerRequest) -> ByteRange | None:
+    """What the Range header of a GET asks for; None where it is not one range of bytes."""
+    match = _RANGE.fullmatch(request.headers.get("Range", "").replace(" ", ""))
+    if match is None or request.method != "GET":
         return None
     first, last = match.groups()
     if first:
@@ -50,14 +56,20 @@ def etag(artifact: Artifact) -> str:
     return f'"{artifact.sha256}"'
 
 
+def _is_known(handler: Handler, artifact: Artifact) -> bool:
+    """Whether the client has it already: by If-None-Match, compared weakly."""
+    said = handler.request.headers.get("If-None-Match", "")
+    tags = {tag.strip().removeprefix("W/") for tag in said.split(",")}
+    return not artifact.growing and bool(tags & {etag(artifact), "*"})
+
+
 async def send_artifact(handler: Handler, build_id: str, artifact: Artifact, filename: str) -> None:
     """Answer with the artifact, or the part of it that the client asks for; one that grows in
     chunks, until it has.
     """
-    known = handler.request.headers.get("If-None-Match")
-    if known == etag(artifact) and not artifact.growing:
+    if _is_known(handler, artifact):
         handler.set_status(304)
-        handler.set_header("ETag", etag(artifact))
+        _validators(handler, artifact)
         handler.finish()
         return
     part = requested_range(handler, artifact)
@@ -78,8 +90,14 @@ async def send_artifact(handler: Handler, build_id: str, artifact: Artifact, fil
         await opened.stream.close()
 
 
+def _validators(handler: Handler, artifact: Artifact) -> None:
+    """What tells this file from others: it may be kept, to be asked after."""
+    handler.set_header("ETag", etag(artifact))
+    handler.set_header("Cache-Control", "private, no-cache")
+
+
 def _headers(handler: Handler, opened: OpenArtifact, filename: str, *, partial: bool) -> None:
-    safe = _UNSAFE.sub("_", filename)[:200] or opened.artifact.name
+    safe = _UNSAFE.sub("_", filename).lstrip("._-")[:200] or opened.artifact.name
     handler.set_status(206 if partial else 200)
     handler.set_header("Content-Type", "application/octet-stream")
     if opened.end is not None:
@@ -89,7 +107,9 @@ def _headers(handler: Handler, opened: OpenArtifact, filename: str, *, partial: 
     if opened.artifact.growing:
         handler.set_header("Cache-Control", "no-store")
     else:
-        handler.set_header("ETag", etag(opened.artifact))
+        _validators(handler, opened.artifact)
+        digest = base64.b64encode(bytes.fromhex(opened.artifact.sha256)).decode()
+        handler.set_header("Repr-Digest", f"sha-256=:{digest}:")
     if partial and opened.end is not None:
         size = "*" if opened.artifact.growing else opened.artifact.size
         handler.set_header("Content-Range", f"bytes {opened.start}-{opened.end - 1}/{size}")

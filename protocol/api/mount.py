@@ -41,6 +41,7 @@ def application(context: Context, routes: tuple[Route, ...], **settings: Any) ->
             for route in (*routes, unknown)
         ],
         log_function=partial(_log_request, context.extras.get("http")),
+        routes=routes,
         **settings,
     )
 

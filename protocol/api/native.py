@@ -2,36 +2,37 @@
 9457 problems.
 """
 
-from typing import Any
+from typing import Annotated, ClassVar
 
-import msgspec
+from msgspec import Meta
+from msgspec.structs import asdict
 
-from protocol import wire
+from protocol.api import events, listing, log, openapi, reader
 from protocol.api.access import Permission
 from protocol.api.base import Handler
-from protocol.api.content import pump, send_artifact
+from protocol.api.content import send_artifact
 from protocol.api.multipart import Multipart
+from protocol.api.operation import (
+    AFTER,
+    BYTES,
+    HOLD,
+    KEY,
+    OWNER,
+    Answer,
+    Argument,
+    Operation,
+    answered,
+    done,
+)
 from protocol.api.route import ID, Route
-from protocol.errors import Invalid
-from protocol.messages import Acknowledgement, BuildQuery, Cancellation
-from protocol.model import Build, Position, artifact_named
+from protocol.api.views import ArtifactList, BuildList, BuildView, ChangesPage
+from protocol.api.views import view as view
+from protocol.messages import Acknowledgement, Cancellation, Explanation, Report
+from protocol.model import artifact_named
+from protocol.request import Order
 
+CursorText = Annotated[str, Meta(pattern=r"^([0-9a-f]{1,16}\.[0-9]{1,18})?$")]
 ARTIFACT = r"([A-Za-z0-9][A-Za-z0-9._-]{0,127})"
-
-
-def view(build: Build) -> dict[str, Any]:
-    """A build as the API shows it: its fields, and the documented status code that follows from
-    its stage.
-    """
-    commands = [
-        {**msgspec.to_builtins(command), "status": command.state.value}
-        for command in build.commands
-    ]
-    return {
-        **msgspec.to_builtins(build),
-        "status": build.state.value,
-        "commands": commands,
-    }
 
 
 class Builds(Multipart):
@@ -47,17 +48,14 @@ class Builds(Multipart):
         self.reply(view(build), 201)
 
     async def get(self) -> None:
-        """List builds, newest first."""
-        page = await self.service.list(self.caller, self._query())
-        self.reply({"builds": [view(build) for build in page.builds], "next": page.next})
-
-    def _query(self) -> BuildQuery:
-        plain: dict[str, Any] = {"cursor": self.get_query_argument("cursor", "")}
-        if (limit := self.whole("limit")) is not None:
-            plain["limit"] = limit
-        if status := self.get_query_argument("status", ""):
-            plain["status"] = status
-        return wire.convert(plain, BuildQuery)
+        """List builds; the Link header names the next page, and `next` its cursor."""
+        asked = listing.query(
+            {name: self.get_query_arguments(name, strip=False) for name in listing.ARGUMENTS}
+        )
+        page = await self.service.list(self.caller, asked)
+        if page.next:
+            self.set_header("Link", listing.link(self.url("/api/v1/builds"), asked, page.next))
+        self.reply(BuildList(tuple(view(build) for build in page.builds), page.next))
 
 
 class OneBuild(Handler):
@@ -88,51 +86,18 @@ class Cancel(Handler):
         self.reply(view(await cancelling))
 
 
-class Log(Handler):
-    """The log's bytes, as the commands wrote them."""
-
-    async def get(self, build_id: str) -> None:
-        """From `position` (attempt:offset), `limit` bytes at most, following with `follow=1`.
-
-        The headers Log-Attempt and Log-Offset say what the first byte is.
-        """
-        follow = self.get_query_argument("follow", "") in ("1", "true", "yes")
-        opening = self.service.open_log(
-            self.caller, build_id, self._position(), limit=self.whole("limit"), follow=follow
-        )
-        opened = await (self.unless_gone(opening) if follow else opening)
-        try:
-            if opened.length is not None:
-                self.set_header("Content-Length", str(opened.length))
-            self.set_header("Content-Type", "text/plain; charset=utf-8")
-            self.set_header("Log-Attempt", str(opened.attempt))
-            self.set_header("Log-Offset", str(opened.start))
-            await self.flush()
-            await pump(self, opened.stream)
-            self.finish()
-        finally:
-            await opened.stream.close()
-
-    def _position(self) -> Position:
-        text = self.get_query_argument("position", "0:0")
-        try:
-            return Position.parse(text)
-        except ValueError as error:
-            raise Invalid(
-                f"position is {text[:40]!r}", field="position", expected="ATTEMPT:OFFSET"
-            ) from error
-
-
 class Artifacts(Handler):
     """What a build made."""
 
     async def get(self, build_id: str) -> None:
         """Name, size and digest of each."""
-        self.reply({"artifacts": await self.service.artifacts(self.caller, build_id)})
+        self.reply(ArtifactList(await self.service.artifacts(self.caller, build_id)))
 
 
 class Download(Handler):
     """An artifact's bytes."""
+
+    PRODUCES: ClassVar[tuple[str, ...]] = ()
 
     async def get(self, build_id: str, name: str) -> None:
         """The whole, or the range that the Range header says; ETag is the digest."""
@@ -161,8 +126,8 @@ class ChangesSince(Handler):
             self.caller, cursor=self.get_query_argument("cursor", ""), wait=self.wait_seconds()
         )
         changes = await self.unless_gone(getting)
-        builds = [view(build) for build in changes.builds]
-        self.reply({"builds": builds, "cursor": changes.cursor, "more": changes.more})
+        builds = tuple(view(build) for build in changes.builds)
+        self.reply(ChangesPage(**{**asdict(changes), "builds": builds}))
 
 
 class Explain(Handler):
@@ -183,20 +148,132 @@ class Acknowledgements(Handler):
 
 
 _BUILD = f"/api/v1/builds/{ID}"
+_A_BUILD = answered(BuildView, "the build")
+_FILE = {
+    "ETag": "the SHA-256 in quotes",
+    "Repr-Digest": "the same as RFC 9530 has it",
+    "Content-Disposition": "its name",
+    "Accept-Ranges": "bytes",
+}
+_DOWNLOAD = Operation(
+    "The bytes of an artifact\nOr the range that Range says, where If-Range is current.",
+    {
+        200: Answer("the whole", media_types=(BYTES,), headers=_FILE),
+        206: Answer("the range", media_types=(BYTES,), headers={**_FILE, "Content-Range": "which"}),
+        304: Answer("If-None-Match names it: you have it"),
+    },
+    errors=(416, 502),
+)
 
 ROUTES = (
-    Route("/api/v1/builds", Builds, {"GET": Permission.READ, "POST": Permission.BUILD}),
-    Route(_BUILD, OneBuild, {"GET": Permission.READ, "DELETE": Permission.BUILD}),
-    Route(f"{_BUILD}/cancel", Cancel, {"POST": Permission.BUILD}),
-    Route(f"{_BUILD}/log", Log, {"GET": Permission.READ}),
-    Route(f"{_BUILD}/artifacts", Artifacts, {"GET": Permission.READ}),
+    Route(
+        "/api/v1/builds",
+        Builds,
+        {"GET": Permission.READ, "POST": Permission.BUILD},
+        operations={
+            "GET": Operation(
+                "List builds\nA build is listed that is all that is asked for.",
+                {200: Answer("a page", BuildList, headers={"Link": "of the next page"})},
+                listing.arguments(),
+                errors=(409,),
+            ),
+            "POST": Operation(
+                "Submit a build",
+                {201: Answer("the build", BuildView, headers={"Location": "its URL"})},
+                (KEY, OWNER),
+                body=Order,
+                errors=(409, 503),
+            ),
+        },
+    ),
+    Route(
+        _BUILD,
+        OneBuild,
+        {"GET": Permission.READ, "DELETE": Permission.BUILD},
+        operations={
+            "GET": Operation("A build", _A_BUILD, (AFTER, HOLD), errors=(502,)),
+            "DELETE": Operation(
+                "Forget a build\nOne that has stopped and is not pinned, its log and artifacts.",
+                {204: Answer("it is forgotten")},
+                errors=(409, 502),
+            ),
+        },
+    ),
+    Route(
+        f"{_BUILD}/cancel",
+        Cancel,
+        {"POST": Permission.BUILD},
+        operations={
+            "POST": Operation(
+                "End a build\nOne that has stopped stays as it is.",
+                _A_BUILD,
+                body=Cancellation,
+                body_optional=True,
+                errors=(502,),
+            )
+        },
+    ),
+    *log.ROUTES,
+    *events.ROUTES,
+    Route(
+        f"{_BUILD}/artifacts",
+        Artifacts,
+        {"GET": Permission.READ},
+        operations={"GET": Operation("What a build made", answered(ArtifactList, "each"))},
+    ),
     Route(
         f"{_BUILD}/artifacts/{ARTIFACT}",
         Download,
         {"GET": Permission.READ, "HEAD": Permission.READ},
+        operations={"GET": _DOWNLOAD, "HEAD": _DOWNLOAD},
     ),
-    Route(f"{_BUILD}/explain", Explain, {"GET": Permission.READ}),
-    Route("/api/v1/status", Status, {"GET": Permission.STATUS}),
-    Route("/api/v1/changes", ChangesSince, {"GET": Permission.READ}),
-    Route("/api/v1/acknowledgements", Acknowledgements, {"POST": Permission.PLACE}),
+    Route(
+        f"{_BUILD}/explain",
+        Explain,
+        {"GET": Permission.READ},
+        operations={
+            "GET": Operation(
+                "Why a build waits, or what happened to it",
+                answered(Explanation, "reasons and history"),
+            )
+        },
+    ),
+    Route(
+        "/api/v1/status",
+        Status,
+        {"GET": Permission.STATUS},
+        operations={
+            "GET": Operation(
+                "What this program states of itself",
+                answered(Report, "its report"),
+                (Argument("after", str, "the token that you know"), HOLD),
+            )
+        },
+    ),
+    Route(
+        "/api/v1/changes",
+        ChangesSince,
+        {"GET": Permission.READ},
+        operations={
+            "GET": Operation(
+                "The builds that changed since a cursor",
+                answered(ChangesPage, "each once, as it is now"),
+                (Argument("cursor", CursorText, "of an earlier answer"), HOLD),
+            )
+        },
+    ),
+    Route(
+        "/api/v1/acknowledgements",
+        Acknowledgements,
+        {"POST": Permission.PLACE},
+        operations={
+            "POST": Operation(
+                "For schedulers: these attempts are on record",
+                done("it will not tell of them again"),
+                body=Acknowledgement,
+            )
+        },
+    ),
+    *openapi.ROUTES,
+    *reader.ROUTES,
 )

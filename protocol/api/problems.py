@@ -4,9 +4,11 @@ made ours.
 
 import logging
 import secrets
+from http.client import responses
 
 from tornado import web
 
+from protocol import wire
 from protocol.errors import (
     Busy,
     Conflict,
@@ -20,6 +22,7 @@ from protocol.errors import (
     Unsatisfiable,
     Unsupported,
 )
+from protocol.messages import Problem
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +41,21 @@ STATUS: dict[type[PoolError], int] = {
 }
 
 
+def problem(status: int, error: PoolError) -> Problem:
+    """What a client is told of an error (RFC 9457)."""
+    kind = type(error)
+    title = (kind.__doc__ or "").strip().splitlines()[0]
+    return Problem(
+        type=f"urn:imagepool:{kind.__name__}",
+        title=responses.get(status, title) if kind is PoolError else title,
+        status=status,
+        detail=error.detail,
+        field=error.field,
+        pointer=wire.pointer(error.field),
+        expected=error.expected,
+    )
+
+
 def translated(status: int, error: BaseException | None) -> PoolError:
     """Tornado's own errors, and bugs, as one of ours: nothing of a trace reaches a client."""
     if isinstance(error, web.MissingArgumentError):
@@ -46,6 +64,12 @@ def translated(status: int, error: BaseException | None) -> PoolError:
         )
     if status == 404:
         return NotFound("there is nothing at this path", field="path")
+    if status == 406:
+        return PoolError(
+            "none of the media types that you accept is served here",
+            field="Accept",
+            expected=f"{wire.JSON} or {wire.MSGPACK}",
+        )
     if 400 <= status < 500 and status != 405:
         return Invalid("the request could not be read", field="request", expected="valid HTTP")
     if status == 405:

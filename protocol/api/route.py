@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from protocol.api.access import Permission
+from protocol.api.operation import Operation
 from protocol.service import BuildService
 
 if TYPE_CHECKING:
@@ -45,3 +46,4 @@ class Route(msgspec.Struct, frozen=True):
     handler: type["Handler"]
     permissions: Mapping[str, Permission]  # method -> permission
     options: Mapping[str, Any] = {}  # passed to the handler's `setup`
+    operations: Mapping[str, Operation] = {}  # method -> what it takes and gives

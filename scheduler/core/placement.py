@@ -62,7 +62,7 @@ def admitted(node: Candidate, build: Build) -> str | None:
 
 def held_back(node: Candidate, build: Build) -> str | None:
     """Neither an admin nor its own failures keep builds from it."""
-    if node.state in ("cordoned", "quarantined"):
+    if node.state in ("cordoned", "drained", "quarantined"):
         return f"it is {node.state}: {node.reason}"
     return None
 

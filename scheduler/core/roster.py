@@ -6,6 +6,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from protocol.messages import API_VERSION, Report
+from scheduler.core.known import KnownNode
 
 REMEMBERED = "remembered"
 """How a node was found that is known from before the scheduler started."""
@@ -49,7 +50,8 @@ class Entry(Struct, frozen=True):
 class Standing(Struct, frozen=True):
     """A node's state on the roster, and why."""
 
-    state: str  # ready, busy, silent, lost, refused, cordoned, quarantined, unanswered
+    # ready, busy, silent, lost, refused, cordoned, drained, quarantined, unanswered
+    state: str
     reason: str = ""
 
 
@@ -103,8 +105,17 @@ def _joined(one: Entry, other: Entry) -> Entry:
     return replace(first, found=found)
 
 
-def effective_priority(report: Report, cap: int | None, overrides: dict[str, int]) -> int:
-    """The priority that placement goes by: the admin's word for this node, or its own, capped."""
+def effective_priority(
+    report: Report, cap: int | None, overrides: dict[str, int], known: KnownNode | None = None
+) -> int:
+    """The priority that placement goes by: the admin's word for this node, as it was given last
+    (`known`) or in the settings, or its own, capped.
+    """
+    if known is not None and known.priority is not None:
+        return known.priority
+    if known is not None and known.priority_cap is not None:
+        cap = known.priority_cap if cap is None else min(cap, known.priority_cap)
+        return min(report.priority, cap)
     for name in (report.id, report.name):
         if name in overrides:
             return overrides[name]

@@ -25,7 +25,7 @@ from scheduler.web.pieces import (
     status_link,
 )
 
-NODE_STATES = ("ready", "busy", "silent", "lost", "refused", "quarantined", "cordoned")
+NODE_STATES = ("ready", "busy", "silent", "lost", "refused", "quarantined", "cordoned", "drained")
 """In the order of the totals. A state that is not here is shown too, without a sign of its own."""
 UNANSWERED = "unanswered"
 

@@ -4,6 +4,7 @@ import json
 from typing import Any
 from urllib.parse import urlencode
 
+import msgpack
 import pytest
 
 from tests.api.test_image_creator import BUILD_ISO, Api, refusal
@@ -99,11 +100,15 @@ async def test_a_body_that_is_no_json(api, body, words) -> None:
 )
 async def test_a_body_that_is_no_msgpack(api, body) -> None:
     """A byte that means nothing, too short, a map of four billion entries, nested deep, two
-    values.
+    values. The error is told in the media type that the client takes.
     """
     headers = {"Content-Type": "application/msgpack", "Accept": "application/msgpack"}
     for path in ("/create", "/api/v1/builds", "/api/v1/acknowledgements"):
-        refusal(await api.call("POST", path, body=body, headers=headers), 400, "body")
+        response = await api.call("POST", path, body=body, headers=headers)
+        assert (response.code, response.headers["Content-Type"]) == (400, "application/msgpack")
+        error = msgpack.unpackb(response.body)
+        assert (error["field"], error["status"]) == ("body", 400)
+        assert error["expected"]
 
 
 @pytest.mark.parametrize("node_settings", [{"body_limit": 1000}])

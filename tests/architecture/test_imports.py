@@ -24,6 +24,8 @@ PURE = (
     "protocol/record.py",
     "protocol/after.py",
     "protocol/references.py",
+    "protocol/catalog.py",
+    "protocol/order.py",
     "protocol/lifecycle.py",
     "protocol/messages.py",
     "protocol/wire.py",

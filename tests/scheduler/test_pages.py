@@ -400,7 +400,17 @@ def test_every_state_has_a_sign_of_its_own() -> None:
     """Colour is never the only carrier of state, so there must be a shape."""
     page = html()
     for state in (
-        *("ready", "busy", "silent", "lost", "refused", "quarantined", "cordoned", "unanswered"),
+        *(
+            "ready",
+            "busy",
+            "silent",
+            "lost",
+            "refused",
+            "quarantined",
+            "cordoned",
+            "drained",
+            "unanswered",
+        ),
         *("waiting", "running"),
         *(result.value for result in Result),
     ):

@@ -1,0 +1,82 @@
+"""The API does as its document says: schemathesis reads the document from a live node and a live
+scheduler, and asks for everything in it, rightly and wrongly.
+
+What it does not check, and why, is in schemathesis.toml beside this file.
+"""
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from protocol.recipe import IsoOutput
+from protocol.service import LOCAL
+from tests.programs import a_node, a_scheduler, ended, ready, request
+
+HERE = Path(__file__).parent
+EXAMPLES = 10
+"""Cases for each operation, beside those that cover each field's bounds."""
+
+conformance = pytest.mark.gen_test(timeout=240)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("served", "less"),
+    # A create takes half of the time, and is checked by the same code.
+    [("node", ()), ("scheduler", ("--exclude-name=POST /api/v1/builds",))],
+    ids=["node", "scheduler"],
+)
+@conformance
+async def test_the_api_does_as_its_document_says(tmp_path, served, less):
+    """No 500; no status, media type or body that the document does not know; what it forbids is
+    refused, what it allows is done.
+    """
+    short = {"wait_limit": 0.05, "slots": 4}
+    async with (
+        a_node(tmp_path, name="anvil", **short) as node,
+        a_scheduler(tmp_path, node.url, wait_limit=0.05) as scheduler,
+    ):
+        await ready(scheduler)
+        wanted = request("print a", output=IsoOutput())
+        program = node if served == "node" else scheduler
+        build = await ended(program.service, (await program.service.submit(LOCAL, wanted)).id)
+        code, said = await schemathesis(program.url, build.id, tmp_path, less)
+    assert code == 0, said
+    assert "Tested:" in said
+
+
+async def schemathesis(
+    url: str, build_id: str, folder: Path, less: tuple[str, ...]
+) -> tuple[int, str]:
+    """How its run ended, and what it said; `less`: arguments that leave something out."""
+    arguments = [
+        *(f"--config-file={HERE / 'schemathesis.toml'}", "run", f"{url}/api/v1/openapi.json"),
+        *("--phases=coverage,fuzzing", f"--max-examples={EXAMPLES}", "--seed=1"),
+        *("--generation-database=none", "--no-shrink", "--continue-on-failure", "--no-color"),
+        *less,
+    ]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(HERE.parents[1]),
+        "SCHEMATHESIS_HOOKS": "tests.api.loopback_hooks",
+        "KNOWN_BUILD": build_id,
+        "NO_PROXY": "*",
+    }
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "schemathesis.cli", *arguments),
+        cwd=folder,
+        env=environment,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    try:
+        said, _ = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    return process.returncode or 0, said.decode(errors="replace")
