@@ -2,8 +2,10 @@
 and only while the build runs.
 """
 
+import contextlib
 import os
 import shutil
+import threading
 from pathlib import Path
 
 from node.engines.base import Mount
@@ -24,6 +26,7 @@ class SecretsFolder:
     def __init__(self, home: Path, node: str) -> None:
         """`home`: of all nodes on this machine; `node`: the id of this one."""
         self._home = home
+        self._lock = threading.Lock()
         self._root = home / f"imagepool-{node[:32]}"
 
     def problem(self) -> str:
@@ -42,9 +45,10 @@ class SecretsFolder:
         if problem := self.problem():
             raise Unavailable(problem)
         self.remove(attempt)
-        self._root.mkdir(mode=0o700, exist_ok=True)
         folder = self._root / attempt
-        folder.mkdir(mode=0o755)
+        with self._lock:
+            self._root.mkdir(mode=0o700, exist_ok=True)
+            folder.mkdir(mode=0o755)
         folder.chmod(0o755)  # root/ is closed; the container's root may be another user here
         for name, value in secrets.items():
             file = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o400)
@@ -61,6 +65,8 @@ class SecretsFolder:
         folder = self._root / attempt
         if folder.is_dir():
             shutil.rmtree(folder)
+        with self._lock, contextlib.suppress(OSError):  # others have theirs there
+            self._root.rmdir()
 
     def attempts(self) -> tuple[str, ...]:
         """Those that have a folder. Raises OSError."""
