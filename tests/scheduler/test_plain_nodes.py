@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from imagepool.cli.show import node_table
 from msgspec.structs import replace
 from tornado.httpclient import AsyncHTTPClient
 
+from imagepool.cli.words import node_table
 from protocol.errors import Invalid, Unavailable
 from protocol.messages import RosterEntry
 from protocol.model import Build, Position, Result, Stage
