@@ -8,6 +8,7 @@ from msgspec import Meta, Struct
 
 from protocol.api.access import Permission
 from protocol.api.base import DRAIN, Handler
+from protocol.api.operation import BYTES, Answer, Operation, answered
 from protocol.api.route import Route
 from protocol.blob_folder import Pipe
 from protocol.blobs import Blobs
@@ -22,6 +23,18 @@ class Digests(Struct, frozen=True, forbid_unknown_fields=True):
     """What is asked after."""
 
     digests: Annotated[tuple[Digest, ...], Meta(max_length=10_000)]
+
+
+class Absent(Struct, frozen=True):
+    """What is not here, in order."""
+
+    missing: tuple[str, ...]
+
+
+class Kept(Struct, frozen=True):
+    """What was uploaded."""
+
+    sha256: str
 
 
 class Uploading:
@@ -100,7 +113,7 @@ class Upload(Handler):
         assert self._uploading is not None
         digest = await self._uploading.end()
         self.set_header("Location", self.url(f"{BLOBS}/{digest}"))
-        self.reply({"sha256": digest}, status)
+        self.reply(Kept(digest), status)
 
 
 class Missing(Handler):
@@ -110,7 +123,7 @@ class Missing(Handler):
         """Which of these digests are not here."""
         wanted = self.decoded(Digests)
         missing = await self.context.extras["blobs"].missing(self.caller, wanted.digests)
-        self.reply({"missing": sorted(missing)})
+        self.reply(Absent(tuple(sorted(missing))))
 
 
 def _heeded(task: "asyncio.Task[str]") -> None:
@@ -119,8 +132,48 @@ def _heeded(task: "asyncio.Task[str]") -> None:
         task.exception()
 
 
+_WHERE = {"Location": "its URL"}
+
 ROUTES = (
-    Route(f"{BLOBS}/missing", Missing, {"POST": Permission.BUILD}),
-    Route(BLOBS, Upload, {"POST": Permission.BUILD}),
-    Route(BLOBS + r"/([0-9A-Za-z]{1,128})", Upload, {"PUT": Permission.BUILD}),
+    Route(
+        f"{BLOBS}/missing",
+        Missing,
+        {"POST": Permission.BUILD},
+        operations={
+            "POST": Operation(
+                "What need not be sent\nWhich of these digests are not here.",
+                answered(Absent, "those that are to be uploaded"),
+                body=Digests,
+            )
+        },
+    ),
+    Route(
+        BLOBS,
+        Upload,
+        {"POST": Permission.BUILD},
+        operations={
+            "POST": Operation(
+                "Upload bytes",
+                {201: Answer("they are here", Kept, headers=_WHERE)},
+                body_media_types=(BYTES,),
+                errors=(503,),
+            )
+        },
+    ),
+    Route(
+        BLOBS + r"/([0-9A-Za-z]{1,128})",
+        Upload,
+        {"PUT": Permission.BUILD},
+        operations={
+            "PUT": Operation(
+                "Upload bytes of a known digest",
+                {
+                    200: Answer("they were here before", Kept, headers=_WHERE),
+                    201: Answer("they are here", Kept, headers=_WHERE),
+                },
+                body_media_types=(BYTES,),
+                errors=(503,),
+            )
+        },
+    ),
 )

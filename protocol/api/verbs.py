@@ -6,9 +6,11 @@ from msgspec import Struct
 
 from protocol.api.access import Permission
 from protocol.api.base import Handler
-from protocol.api.native import view
+from protocol.api.operation import KEY, OWNER, Answer, Operation, answered
 from protocol.api.route import ID, Route
+from protocol.api.views import BuildView, view
 from protocol.checks import check_secrets
+from protocol.messages import Explanation
 from protocol.request import Order, Secrets
 
 
@@ -58,10 +60,51 @@ class Unpin(Handler):
 
 
 _BUILD = f"/api/v1/builds/{ID}"
+_A_BUILD = answered(BuildView, "the build")
 
 ROUTES = (
-    Route("/api/v1/builds/preview", Preview, {"POST": Permission.BUILD}),
-    Route(f"{_BUILD}/retry", Retry, {"POST": Permission.BUILD}),
-    Route(f"{_BUILD}/pin", Pin, {"POST": Permission.BUILD}),
-    Route(f"{_BUILD}/unpin", Unpin, {"POST": Permission.BUILD}),
+    Route(
+        "/api/v1/builds/preview",
+        Preview,
+        {"POST": Permission.BUILD},
+        operations={
+            "POST": Operation(
+                "What would become of an order\nNothing is accepted; it is refused as a create is.",
+                answered(Explanation, "where it would be placed, or why it would wait"),
+                body=Order,
+                errors=(404, 409, 503),
+            )
+        },
+    ),
+    Route(
+        f"{_BUILD}/retry",
+        Retry,
+        {"POST": Permission.BUILD},
+        operations={
+            "POST": Operation(
+                "Repeat a build\nA new build of a stopped build's request.",
+                {201: Answer("the new build", BuildView, headers={"Location": "its URL"})},
+                (KEY, OWNER),
+                body=Repetition,
+                body_optional=True,
+                errors=(409, 503),
+            )
+        },
+    ),
+    Route(
+        f"{_BUILD}/pin",
+        Pin,
+        {"POST": Permission.BUILD},
+        operations={
+            "POST": Operation("Keep a build until it is unpinned", _A_BUILD, errors=(409, 502))
+        },
+    ),
+    Route(
+        f"{_BUILD}/unpin",
+        Unpin,
+        {"POST": Permission.BUILD},
+        operations={
+            "POST": Operation("Keep a build no longer than others", _A_BUILD, errors=(409, 502))
+        },
+    ),
 )
