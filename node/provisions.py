@@ -10,7 +10,7 @@ from node.inputs import InputFolder
 from node.masking import Mask
 from node.secrets_folder import SECRETS, VARIABLE
 from protocol.model import Build
-from protocol.request import contents
+from protocol.request import contents, given_secrets
 
 
 class Provisions:
@@ -19,7 +19,7 @@ class Provisions:
     def __init__(self, place: Place, build: Build) -> None:
         self._attempt = f"{build.id}.{build.attempt}"
         self._secrets = place.secrets
-        self._values = place.secrets_of(build.id)
+        self._values = given_secrets(build.request, place.secrets_of(build.id))
         self._needed = any(True for _ in contents(build.request))
         self.inputs = InputFolder(place.inputs / self._attempt)
         self.mask = Mask(self._values.values())

@@ -69,7 +69,7 @@ class NodeService:
         secrets: Secrets | None = None,
     ) -> Build:
         """See BuildService."""
-        check_secrets(request, secrets or {})
+        check_secrets(request, secrets or {}, forwarded=forward is not None)
         if secrets and (problem := self._place.secrets.problem()):
             raise Busy(f"{self._place.node.name} takes no build with secrets: {problem}")
         return await self._submitted(caller, request, forward, key, secrets)

@@ -20,7 +20,7 @@ from protocol.recipe import (
     Recipe,
     StreamOutput,
 )
-from protocol.request import BuildRequest, Secrets, contents
+from protocol.request import BuildRequest, Secrets, contents, signing_secrets
 
 _PRINTABLE = re.compile(r"[^\x00-\x20\x7f-\xa0]+")
 _URL_LIMIT = 8192  # characters
@@ -148,11 +148,13 @@ def check_file_name(name: str, field: str) -> list[str]:
     return parts
 
 
-def check_secrets(request: BuildRequest, secrets: Secrets) -> None:
+def check_secrets(request: BuildRequest, secrets: Secrets, *, forwarded: bool = False) -> None:
     """Raises Invalid unless there is a value for each secret that is named, and for no other, and
-    those that are to be of a form are of it.
+    those that are to be of a form are of it. `forwarded`: those that sign notices have stayed where
+    the notices are sent.
     """
-    for name in sorted(set(request.secrets) ^ secrets.keys()):
+    elsewhere = signing_secrets(request) if forwarded else frozenset()
+    for name in sorted((set(request.secrets) - elsewhere) ^ secrets.keys()):
         raise Invalid(
             f"the value of the secret {name!r} is missing"
             if name in request.secrets

@@ -87,7 +87,7 @@ class Sort(enum.Enum):
     CHANGED = "-changed"
 
 
-LabelQuery = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._/-]{1,63}(=[^\x00]{0,256})?$")]
+LabelQuery = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._/-]{1,63}(=[^\x00]{0,256})?$(?!\n)")]
 """`NAME`: a build has that label; `NAME=VALUE`: with that value."""
 
 
@@ -101,7 +101,7 @@ class BuildQuery(Struct, frozen=True):
     """
 
     limit: Annotated[int, Meta(ge=1, le=1000)] = 50
-    cursor: Annotated[str, Meta(pattern=r"^[0-9a-z.]{0,80}$")] = ""
+    cursor: Annotated[str, Meta(pattern=r"^[0-9a-z.]{0,80}$(?!\n)")] = ""
     status: State | None = None
     result: Result | None = None
     owner: Annotated[str, Meta(max_length=128)] | None = None

@@ -6,7 +6,7 @@ class, its name in the union, `protocol/checks.py`, and the part of `node/` that
 """
 
 import re
-from typing import Annotated, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import msgspec
 from msgspec import Meta, Struct
@@ -17,13 +17,15 @@ IMAGE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,254}")
 Name = Annotated[str, Meta(min_length=1, max_length=256)]
 Text = Annotated[str, Meta(max_length=1 << 20)]
 Url = Annotated[str, Meta(min_length=1, max_length=4096)]
-Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$", description="SHA-256, lower-case hex")]
-Identity = Annotated[str, Meta(pattern=r"^[0-9a-z]{1,64}$")]
-EnvironmentName = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,255}$")]
-SecretName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,62}$")]
-FileName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+Digest = Annotated[
+    str, Meta(pattern=r"^[0-9a-f]{64}$(?!\n)", description="SHA-256, lower-case hex")
+]
+Identity = Annotated[str, Meta(pattern=r"^[0-9a-z]{1,64}$(?!\n)")]
+EnvironmentName = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,255}$(?!\n)")]
+SecretName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,62}$(?!\n)")]
+FileName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,254}$(?!\n)")]
 """The name of an artifact: fit for a URL, a header and a file."""
-InnerPath = Annotated[str, Meta(pattern=r"^/[^\x00-\x1f\x7f]{0,4095}$")]
+InnerPath = Annotated[str, Meta(pattern=r"^/[^\x00-\x1f\x7f]{0,4095}$(?!\n)")]
 """An absolute path inside the container."""
 
 
@@ -96,7 +98,7 @@ class ImageBase(Struct, frozen=True, tag_field="kind", tag="image", forbid_unkno
     """
 
     name: Annotated[str, Meta(min_length=1, max_length=255)] | None = None
-    pull: Annotated[str, Meta(pattern="^(missing|always|never)$")] = "missing"
+    pull: Literal["missing", "always", "never"] = "missing"
     credentials: SecretName | None = None  # a secret `USER:PASSWORD` for the registry
 
 
@@ -120,7 +122,7 @@ class DownloadBase(
     """
 
     content: FetchedContent | UploadedContent | ArtifactContent
-    format: Annotated[str, Meta(pattern="^(rootfs|qcow2)$")] = "rootfs"
+    format: Literal["rootfs", "qcow2"] = "rootfs"
     name: FileName = "base.qcow2"  # of a disk under /inbox/
     tools: Annotated[str, Meta(min_length=1, max_length=255)] | None = None  # None: as ImageBase
 
@@ -172,7 +174,7 @@ class ImageOutput(Struct, frozen=True, tag_field="kind", tag="image", forbid_unk
     `docker`: what `docker load` reads; `rootfs`: the file system, a tar file.
     """
 
-    format: Annotated[str, Meta(pattern="^(docker|rootfs)$")] = "docker"
+    format: Literal["docker", "rootfs"] = "docker"
     name: FileName = "image.tar"
 
 

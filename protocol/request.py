@@ -26,7 +26,7 @@ from protocol.recipe import (
     Url,
 )
 
-Label = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._/-]{1,63}$")]
+Label = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._/-]{1,63}$(?!\n)")]
 LabelValue = Annotated[str, Meta(max_length=256)]
 
 
@@ -47,7 +47,7 @@ class Notice(Struct, frozen=True, forbid_unknown_fields=True):
     """Who is told of each change of the build's state."""
 
     url: Url | None = None  # gets a POST of the build
-    secret: SecretName | None = None  # the key that signs it
+    secret: SecretName | None = None  # the key that signs it; the build does not get it
     exchange: Annotated[str, Meta(min_length=1, max_length=255)] | None = None  # of AMQP
 
 
@@ -107,6 +107,18 @@ class Forward(Struct, frozen=True):
 
 Reference: TypeAlias = ArtifactContent | BuiltBase
 """What names an artifact of an earlier build."""
+
+
+def signing_secrets(request: BuildRequest) -> frozenset[str]:
+    """Names of the secrets that sign notices. They stay with the program that sends these: neither
+    a node nor the build gets them.
+    """
+    return frozenset(n.secret for n in request.guidance.notices if n.secret is not None)
+
+
+def given_secrets(request: BuildRequest, secrets: Secrets) -> Secrets:
+    """Those that the build itself gets."""
+    return {name: secrets[name] for name in secrets.keys() - signing_secrets(request)}
 
 
 def contents(request: BuildRequest) -> Iterator[tuple[str, Content | BuiltBase]]:

@@ -56,7 +56,7 @@ class Accepting:
         retry_of: str = "",
     ) -> Build:
         """See BuildService. `retry_of`: the build whose request it is."""
-        check_secrets(request, secrets or {})
+        check_secrets(request, secrets or {}, forwarded=forward is not None)
         check_request(request, self._settings.images, exchanges=forward is not None)
         if forward is not None:
             async with self._locks[forward.id]:

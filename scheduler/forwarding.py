@@ -10,7 +10,7 @@ from collections import defaultdict
 from protocol.errors import Busy, Conflict, Denied, Invalid, PoolError, Unavailable, Unreachable
 from protocol.messages import Report
 from protocol.model import Build, Stage
-from protocol.request import Forward
+from protocol.request import Forward, given_secrets
 from protocol.service import Caller
 from scheduler.attempts import Attempts
 from scheduler.poller import Pool
@@ -134,7 +134,7 @@ class Forwarder:
             store=self._caller.store,
             key=build.key,
         )
-        secrets = self._ledger.secrets_of(build.id)
+        secrets = given_secrets(build.request, self._ledger.secrets_of(build.id))
         client = self._client(build)
         return await client.submit(self._caller, build.request, forward, secrets=secrets)
 

@@ -17,7 +17,7 @@ from protocol.board import Board
 from protocol.errors import Busy, PoolError, Unavailable
 from protocol.model import Build, NoticeRecord, Stage
 from protocol.record import Record
-from protocol.request import Forward, Secrets
+from protocol.request import Forward, Secrets, signing_secrets
 from protocol.watch import Watch
 from scheduler.core.queue import Share
 from scheduler.stores.base import Stale, Store
@@ -71,7 +71,8 @@ class Ledger:
 
     def lacks_secrets(self, build: Build) -> bool:
         """Whether the build's secrets are gone: a node told us of it when our store was lost."""
-        return not self._records[build.id].secrets.keys() >= set(build.request.secrets)
+        needed = set(build.request.secrets) - signing_secrets(build.request)
+        return not self._records[build.id].secrets.keys() >= needed
 
     # Changes
 

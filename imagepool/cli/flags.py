@@ -106,7 +106,8 @@ def output(given: tuple[str, ...]) -> Output:
         case "stream":
             return StreamOutput(**named)
         case "image":
-            return ImageOutput(**({"format": value} if equals else {}))
+            named = {"kind": "image", **({"format": value} if equals else {})}
+            return wire.convert(named, ImageOutput)
     raise Invalid(
         f"--output is {' '.join(given)!r}",
         field="output",

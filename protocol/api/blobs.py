@@ -156,6 +156,7 @@ ROUTES = (
                 "Upload bytes",
                 {201: Answer("they are here", Kept, headers=_WHERE)},
                 body_media_types=(BYTES,),
+                body_optional=True,
                 errors=(503,),
             )
         },
@@ -164,6 +165,7 @@ ROUTES = (
         BLOBS + r"/([0-9A-Za-z]{1,128})",
         Upload,
         {"PUT": Permission.BUILD},
+        valid={"blob": "[0-9a-f]{64}"},
         operations={
             "PUT": Operation(
                 "Upload bytes of a known digest",

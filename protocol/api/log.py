@@ -34,6 +34,7 @@ class Asked(Struct, frozen=True):
     """What part of a log is wanted, and how."""
 
     position: Position
+    last: Position | None  # of the last event that the client has
     command: int | None
     limit: int | None
     follow: bool
@@ -119,8 +120,10 @@ class Log(Handler):
         return bool({"position", "follow", "limit"} & self.request.query_arguments.keys())
 
     def _asked(self) -> Asked:
+        last = self.request.headers.get("Last-Event-ID", "")
         return Asked(
             position=position_of(self.get_query_argument("position", "0:0"), "position"),
+            last=position_of(last, "Last-Event-ID") if last else None,
             command=self.whole("command", high=10_000),
             limit=self.whole("limit"),
             follow=self.truth("follow"),
@@ -134,8 +137,7 @@ class LogEvents:
         self._handler = handler
         self._id = build_id
         self._command = asked.command
-        last = handler.request.headers.get("Last-Event-ID", "")
-        self._position = position_of(last, "Last-Event-ID") if last else asked.position
+        self._position = asked.last or asked.position
         self._stream = EventStream(handler)
 
     async def send(self) -> None:
@@ -156,7 +158,7 @@ class LogEvents:
         """Send what the newest attempt's log has beyond our position, until its end. Why that did
         not go well, where its node does not answer or it broke off.
         """
-        asked = Asked(self._position, self._command, None, True)
+        asked = Asked(self._position, None, self._command, None, True)
         try:
             opened = await self._stream.until(self._handler.open(self._id, asked))
         except Unavailable as error:

@@ -6,6 +6,7 @@ Parts: `build`, the order as JSON; any number of `inputs`, whose file names are 
 """
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -21,6 +22,8 @@ from protocol.request import Order
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
+
+logging.getLogger("python_multipart").setLevel(logging.ERROR)  # clients are told
 
 FORM_DATA = "multipart/form-data"
 _PARTS = 2050  # as many files as a recipe may have, and the order

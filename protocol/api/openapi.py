@@ -45,7 +45,7 @@ def document(routes: Iterable[Route], title: str = "imagepool") -> Json:
     schemas = Schemas()
     paths: Json = {}
     for route in served:
-        path, places = _path(route.path)
+        path, places = _path(route)
         methods = {
             method.lower(): _operation(route, method, places, schemas)
             for method in sorted(route.permissions)
@@ -96,14 +96,15 @@ def _tidy(schema: Any) -> Any:
     return [_tidy(value) for value in schema] if isinstance(schema, list) else schema
 
 
-def _path(pattern: str) -> tuple[str, list[Json]]:
+def _path(route: Route) -> tuple[str, list[Json]]:
     """`/nodes/(PATTERN)` -> `/nodes/{node}`, and the parameter."""
+    pattern = route.path
     places: list[Json] = []
 
     def named(match: re.Match[str]) -> str:
         segment = pattern[: match.start()].rstrip("/").rpartition("/")[2]
         name = segment.removesuffix("s")
-        schema = {"type": "string", "pattern": f"^{match[1]}$"}
+        schema = {"type": "string", "pattern": f"^{route.valid.get(name, match[1])}$"}
         places.append({"name": name, "in": "path", "required": True, "schema": schema})
         return f"{{{name}}}"
 
@@ -195,7 +196,7 @@ def _tag(route: Route) -> str:
 
 
 def _name(route: Route, method: str) -> str:
-    words = re.findall(r"[a-z]+", _path(route.path)[0].removeprefix("/api/v1/"))
+    words = re.findall(r"[a-z]+", _path(route)[0].removeprefix("/api/v1/"))
     return "-".join([method.lower(), *words])
 
 

@@ -13,10 +13,10 @@ BYTES = "application/octet-stream"
 
 BOTH = (wire.JSON, wire.MSGPACK)
 
-Truth = Annotated[str, Meta(pattern="^(1|true|yes|0|false|no)$")]
+Truth = Annotated[str, Meta(pattern=r"^(1|true|yes|0|false|no)$(?!\n)")]
 Whole = Annotated[int, Meta(ge=0, le=1 << 62)]
 Seconds = Annotated[float, Meta(ge=0, le=86400)]
-PositionText = Annotated[str, Meta(pattern=r"^([0-9]{1,18}:)?[0-9]{1,18}$")]
+PositionText = Annotated[str, Meta(pattern=r"^([0-9]{1,18}:)?[0-9]{1,18}$(?!\n)")]
 
 
 class Argument(Struct, frozen=True):
@@ -53,13 +53,13 @@ HOLD = Argument("wait", Seconds, "seconds that the answer may be held while noth
 AFTER = Argument("after", Whole, "the revision that you know: held while it is that one")
 KEY = Argument(
     "Idempotency-Key",
-    Annotated[str, Meta(pattern="^[!-~]{1,255}$")],
+    Annotated[str, Meta(pattern=r"^[!-~]{1,255}$(?!\n)")],
     "of your choice: for a day the same key and request give the same build",
     "header",
 )
 OWNER = Argument(
     "Imagepool-Owner",
-    Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@+-]{0,127}$")],
+    Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@+-]{0,127}$(?!\n)")],
     "whose builds these are",
     "header",
 )

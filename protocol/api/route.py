@@ -47,3 +47,6 @@ class Route(msgspec.Struct, frozen=True):
     permissions: Mapping[str, Permission]  # method -> permission
     options: Mapping[str, Any] = {}  # passed to the handler's `setup`
     operations: Mapping[str, Operation] = {}  # method -> what it takes and gives
+    # Name of a part of the path -> pattern of what is taken there, where the path matches more so
+    # that what is not is refused with the reason.
+    valid: Mapping[str, str] = {}
