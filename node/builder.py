@@ -8,9 +8,7 @@ outside before the container is killed, how it ended before anything of it is re
 
 import asyncio
 import logging
-from collections.abc import Awaitable
 from pathlib import Path
-from typing import Any, TypeVar
 
 from msgspec.structs import replace
 
@@ -24,7 +22,6 @@ from node.engines.base import (
     Exit,
     ImageFailed,
     ImageUnknown,
-    Interrupt,
 )
 from node.fetch import FetchFailed
 from node.growing import Streaming
@@ -32,7 +29,7 @@ from node.logs import ServedLog
 from node.measuring import Meter
 from node.preparing import Preparation
 from node.provisions import Provisions
-from node.records import Stop
+from node.stopping import LET_GO, Stopped, Stopping, heeded
 from node.streaming import streaming
 from node.tail import Tail
 from node.workfolder import Plan, WorkFolder
@@ -43,18 +40,7 @@ from protocol.recipe import ImageOutput
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T")
-
-_KILLED = 30.0  # seconds that a killed container may take to end
 _AGAIN = 1.0  # seconds after which a failed write of the end is tried again
-
-
-class Stopped(Exception):
-    """The build is ended from outside: by its user, a time limit, or the node."""
-
-    def __init__(self, stop: Stop) -> None:
-        super().__init__(stop.cause)
-        self.stop = stop
 
 
 class Builder:
@@ -66,10 +52,9 @@ class Builder:
         self._log = served
         self._needs = build.request.guidance.needs
         self._loop = asyncio.get_running_loop()
-        self._stop: asyncio.Future[Stopped] = self._loop.create_future()
+        self._stopping = Stopping()
         self._container = ""
         self._folder: WorkFolder | None = None
-        self._ending = Interrupt()  # whatever takes long is to give up
         self._provisions = Provisions(place, build)
         self.streaming: Streaming | None = None  # what its readers follow
         self._meter: Meter | None = None
@@ -78,9 +63,7 @@ class Builder:
 
     def stop(self, event: Event, cause: str) -> None:
         """End the build; the first reason counts. `run` returns when it is over."""
-        if not self._stop.done():
-            self._stop.set_result(Stopped(Stop(event, cause)))
-            self._ending.set()
+        self._stopping.stop(event, cause)
 
     def usage(self) -> int:
         """Bytes that the build has written. Blocks. Raises EngineDown."""
@@ -117,7 +100,7 @@ class Builder:
             self._timer.end()
             if self.streaming is not None:
                 self.streaming.rest()
-        if event is Event.GIVE_UP and not self._stop.done():
+        if event is Event.GIVE_UP and not self._stopping.done:
             await self._place.look()  # or the next attempt comes here while the engine is away
         await self._end(event, cause)
         return self.build
@@ -127,11 +110,11 @@ class Builder:
             self._reach(Stage.PREPARING)
             preparing = Preparation(
                 *(self._place, self.build, self._log, self._provisions),
-                *(self._ending, self._note_added),
+                *(self._stopping.interrupt, self._note_added),
             )
-            plan = await self._unless_stopped(preparing.plan())
+            plan = await self._stopping.unless(preparing.plan())
             if isinstance(self.build.request.recipe.output, ImageOutput):
-                return await self._unless_stopped(self._image(preparing))
+                return await self._stopping.unless(self._image(preparing))
             await self._start(plan)
         else:
             self._container = found.id
@@ -182,35 +165,18 @@ class Builder:
         waiting = self._loop.run_in_executor(
             self._place.long, self._place.engine.wait, self._container
         )
-        waiting.add_done_callback(_heeded)
+        waiting.add_done_callback(heeded)
         tail_failed.add_done_callback(lambda failed: self.stop(Event.FAIL, failed.result()))
         try:
-            return await self._unless_stopped(asyncio.shield(waiting))
+            return await self._stopping.unless(asyncio.shield(waiting))
         except Stopped as stopped:
             try:
                 await self._place.keep(self.build, stopped.stop)
             except PoolError as error:
                 log.warning("build %s: its stop: %s", self.build.id, error.detail)
             await asyncio.to_thread(self._place.engine.kill, self._container)
-            await asyncio.wait({waiting}, timeout=_KILLED)
+            await asyncio.wait({waiting}, timeout=LET_GO)
             raise
-
-    async def _unless_stopped(self, work: Awaitable[T]) -> T:
-        """The work's value. Raises Stopped as soon as the build is ended and the work has given
-        up.
-        """
-        task = asyncio.ensure_future(work)
-        task.add_done_callback(_heeded)
-        either: set[asyncio.Future[Any]] = {task, self._stop}
-        try:
-            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-        except asyncio.CancelledError:  # the node leaves
-            await _given_up(task)
-            raise
-        if self._stop.done():
-            await _given_up(task)
-            raise self._stop.result()
-        return task.result()
 
     def _note(self) -> None:
         """Progress: what the work folder shows of the commands now."""
@@ -263,14 +229,15 @@ class Builder:
         assert folder is not None
         stream = self.streaming
         if stream is not None:
-            await self._unless_stopped(stream.finish())
+            await self._stopping.unless(stream.finish())
         self._note()
         self._timer.end()
         read = stream.whole if stream is not None else None
-        collecting = Collecting(self._place, self.build, folder, self._log, read, self._ending)
+        collecting = Collecting(
+            self._place, self.build, folder, self._log, read, self._stopping.interrupt
+        )
         collected = await self._loop.run_in_executor(self._place.long, collecting.all)
-        if self._stop.done():
-            raise self._stop.result()
+        self._stopping.check()
         event, cause = collecting.outcome(collected, end, away)
         if event is Event.SUCCEED or stream is None:  # a stream is whole, or it is nothing
             self.build = replace(self.build, artifacts=collected.artifacts)
@@ -280,7 +247,7 @@ class Builder:
         """It has ended, or is left to a later life of the node: threads of it give up, and whoever
         reads what it streams is told whether that was all of it.
         """
-        self._ending.set()
+        self._stopping.interrupt.set()
         if self.streaming is not None:
             self.streaming.end(well=self.build.result is Result.SUCCEEDED)
 
@@ -338,15 +305,3 @@ class Builder:
     def _publish(self, build: Build) -> None:
         self.build = build
         self._place.publish(build)
-
-
-async def _given_up(task: "asyncio.Future[Any]") -> None:
-    """Cancel it, and wait until it has let go of what it does."""
-    task.cancel()
-    await asyncio.wait({task}, timeout=_KILLED)
-
-
-def _heeded(task: "asyncio.Future[Any]") -> None:
-    """Somebody looked at how this ended, so that no complaint is logged."""
-    if not task.cancelled():
-        task.exception()

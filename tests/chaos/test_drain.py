@@ -103,7 +103,7 @@ def test_drain_waits_until_the_node_is_empty(lan: Lan, pool: PoolOnLan) -> None:
     scheduler.build_until(running, runs)
     command(scheduler, "drain", "anvil", "--timeout", "0.3", ends=1).ended(1)
     drain = command(scheduler, "drain", "anvil", "--reason", REASON)
-    drain.line("anvil still has 1 builds")
+    drain.line("anvil still has 1 build")
     roster, _ = scheduler.roster_until(lambda roster: why(roster, anvil) == REASON)
     assert state_of(roster, anvil.id) == "cordoned"
     succeeded(scheduler, scheduler.submit("print hello"), node="forge")
