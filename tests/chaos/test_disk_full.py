@@ -14,9 +14,9 @@ from msgspec import Struct
 
 from protocol.client import HttpService
 from protocol.model import Build, Result, Stage
+from protocol.recipe import OutboxOutput
 from protocol.service import LOCAL
 from tests.chaos.docker_node import (
-    OUT,
     SCRIPT,
     DockerNode,
     Program,
@@ -83,13 +83,13 @@ for size in 512m 256m 128m 64m 32m 16m 8m 4m 2m 1m 512k 64k 4k; do
 done
 """
 """Faster than anybody looks at the disk."""
-SHARED = f"{OUT}/fill"
+SHARED = "/outbox/fill"
 
 FILLING = {
     "its layer": f"dd if=/dev/zero of=/fill bs=1M; {WAIT}",
-    "the shared folder": f"dd if=/dev/zero of={SHARED} bs=1M; {WAIT}",
+    "its outbox": f"dd if=/dev/zero of={SHARED} bs=1M; {WAIT}",
     "its layer to the last byte": TO_THE_LAST.replace("PLACE", "/fill") + WAIT,
-    "the shared folder to the last byte": (
+    "its outbox to the last byte": (
         TO_THE_LAST.replace("PLACE", SHARED) + f"busybox seq 1 100000; {WAIT}"
     ),
     "the log": f"cat /dev/zero; {WAIT}",  # the last: as a log it is kept
@@ -153,7 +153,8 @@ async def fails(pool: Pool, client: HttpService, text: str) -> Build:
     """A build of this script fails for the disk at its first attempt, is on record, and nothing of
     it is left.
     """
-    filling = await client.submit(LOCAL, build_of(pool.image, f"{SCRIPT}{text}\n"))
+    asked = build_of(pool.image, f"{SCRIPT}{text}\n", output=OutboxOutput())
+    filling = await client.submit(LOCAL, asked)
     build = await ended(client, filling.id, 60)
     assert (build.result, build.attempt) == (Result.FAILED, 1), build
     assert names_the_disk(build), build.reason
