@@ -126,6 +126,7 @@ class Node:
             keep=self.ledger.keep,
             used_image=self._used_image,
             look=self.state.look,
+            doubt=self.state.doubt,
             disk_problem=self.state.disk_problem,
             away=self.ledger.away,
         )

@@ -59,6 +59,7 @@ class Builder:
         self.streaming: Streaming | None = None  # what its readers follow
         self._meter: Meter | None = None
         self._timer = CommandTimer(build.request.recipe.commands, self.stop)
+        self._watched = True  # until the engine says otherwise
         self._spent = 0.0  # seconds that the attempt took in earlier lives of the node
 
     def stop(self, event: Event, cause: str) -> None:
@@ -101,7 +102,8 @@ class Builder:
             if self.streaming is not None:
                 self.streaming.rest()
         if event is Event.GIVE_UP and not self._stopping.done:
-            await self._place.look()  # or the next attempt comes here while the engine is away
+            # Or the next attempt comes here while the engine is away.
+            await (self._place.look() if self._watched else self._place.doubt())
         await self._end(event, cause)
         return self.build
 
@@ -133,6 +135,7 @@ class Builder:
             await tail.finish()
         await self._measured()
         self._reach(Stage.COLLECTING)
+        self._watched = end.watched
         away = "" if end.watched else "its engine was away"
         if away and found is not None and found.state is ContainerState.ENDED:
             away = self._place.away(self.build.id)

@@ -44,6 +44,7 @@ class Place(Struct, frozen=True):
     keep: Callable[[Build, Stop | None], Awaitable[None]]  # to be on disk; raises Unavailable
     used_image: Callable[[str, bool], Awaitable[None]]  # a build uses it; whether it was pulled
     look: Callable[[], Awaitable[None]]  # at the engine, for what the node says of itself
+    doubt: Callable[[], Awaitable[None]]  # the engine ended a container by itself
     disk_problem: Callable[[], str]  # that the disk is full now; empty where it is not
     away: Callable[[str], str]  # why nobody watched a build's container end
 

@@ -18,6 +18,8 @@ from protocol.model import NodeReference
 from protocol.record import Reported
 from protocol.watch import Watch
 
+_DOUBT = 3.0  # seconds for which an engine that ended a container by itself is not believed
+
 log = logging.getLogger(__name__)
 
 
@@ -50,6 +52,7 @@ class NodeState:
         self._images: frozenset[str] = frozenset()
         self._problem = "its engine was not asked yet"
         self._disk_free = 0
+        self._doubted = -_DOUBT
 
     @property
     def token(self) -> str:
@@ -66,12 +69,20 @@ class NodeState:
         try:
             self._info = await asyncio.to_thread(self._engine.info)
             self._images = await asyncio.to_thread(self._engine.images)
-            self._problem = ""
+            doubted = self._clock() < self._doubted + _DOUBT
+            self._problem = "its engine ended a container by itself" if doubted else ""
         except EngineError as error:
             self._problem = f"its engine does not answer: {error}"
         self.look_at_disk()
         if before != (self._problem, self._images):
             self.changed.touch()
+
+    async def doubt(self) -> None:
+        """The engine ended a container by itself: it may be on its way down while it still answers,
+        and a build that comes now would only be the next to end so.
+        """
+        self._doubted = self._clock()
+        await self.look()
 
     def look_at_disk(self) -> int:
         """Bytes that are free where the node or its engine has least."""
