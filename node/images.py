@@ -16,7 +16,7 @@ from node.inputs import Gathering, in_thread
 from node.logs import ServedLog
 from node.provisions import Provisions
 from protocol.model import Artifact, Build, CommandStatus, built_image
-from protocol.recipe import BuiltBase, DockerfileBase, DownloadBase, ImageBase, ImageOutput
+from protocol.recipe import BuiltBase, Content, DockerfileBase, DownloadBase, ImageBase, ImageOutput
 
 T = TypeVar("T")
 
@@ -124,7 +124,9 @@ class ImageWork:
         await gathering.files(base.context, folder)
         return ImageSpec(
             image=self._image,
-            dockerfile=await gathering.file(base.dockerfile, "Dockerfile"),
+            dockerfile=await _file(gathering, base.dockerfile, "Dockerfile"),
+            archive=await _file(gathering, base.archive, "archive"),
+            path=base.path,
             context=tuple(
                 ContextFile(file.name, folder / file.name, file.executable) for file in base.context
             ),
@@ -160,6 +162,10 @@ class ImageWork:
     def _say(self, line: str) -> None:
         masked = self._provisions.mask.whole(line.encode("utf-8", "replace"))
         self._log.say(masked.decode("utf-8", "replace"))
+
+
+async def _file(gathering: Gathering, content: Content | None, name: str) -> Path | None:
+    return None if content is None else await gathering.file(content, name)
 
 
 class _Output:

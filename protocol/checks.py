@@ -60,7 +60,7 @@ def _check_base(recipe: Recipe, images: tuple[str, ...]) -> None:
         case DownloadBase(tools=str(tools)):
             check_image(tools, images, "recipe.base.tools")
         case DockerfileBase():
-            _check_files(base.context, "recipe.base.context")
+            _check_dockerfile(base)
 
 
 def _check_disk(name: str, inputs: tuple[InputFile, ...]) -> None:
@@ -70,6 +70,23 @@ def _check_disk(name: str, inputs: tuple[InputFile, ...]) -> None:
             field="recipe.base.name",
             expected="a name that no input has under /inbox/",
         )
+
+
+def _check_dockerfile(base: DockerfileBase) -> None:
+    if (base.dockerfile is None) == (base.archive is None):
+        raise Invalid(
+            "the base has neither a Dockerfile nor an archive, or both",
+            field="recipe.base",
+            expected="dockerfile, or archive (a tar file that has it)",
+        )
+    if base.archive is not None and base.context:
+        raise Invalid(
+            "the archive is the whole context",
+            field="recipe.base.context",
+            expected="no files beside an archive",
+        )
+    check_file_name(base.path, "recipe.base.path")
+    _check_files(base.context, "recipe.base.context")
 
 
 def _check_output(recipe: Recipe) -> None:

@@ -105,10 +105,14 @@ class ImageBase(Struct, frozen=True, tag_field="kind", tag="image", forbid_unkno
 class DockerfileBase(
     Struct, frozen=True, tag_field="kind", tag="dockerfile", forbid_unknown_fields=True
 ):
-    """An image that the node builds from a Dockerfile first."""
+    """An image that the node builds from a Dockerfile first. The Dockerfile is given, with the
+    files of its context; or it is found in an archive that is the whole context.
+    """
 
-    dockerfile: Content
+    dockerfile: Content | None = None
     context: Annotated[tuple[InputFile, ...], Meta(max_length=1024)] = ()
+    archive: Content | None = None  # a tar file, compressed or not
+    path: Annotated[str, Meta(min_length=1, max_length=1024)] = "Dockerfile"  # in the archive
     no_cache: bool = False
     pull: bool = False  # ask the registry for a newer image of FROM
 

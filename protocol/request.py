@@ -126,7 +126,9 @@ def contents(request: BuildRequest) -> Iterator[tuple[str, Content | BuiltBase]]
     recipe = request.recipe
     match recipe.base:
         case DockerfileBase() as base:
-            yield "recipe.base.dockerfile", base.dockerfile
+            for name, content in (("dockerfile", base.dockerfile), ("archive", base.archive)):
+                if content is not None:
+                    yield f"recipe.base.{name}", content
             for index, file in enumerate(base.context):
                 yield f"recipe.base.context[{index}].content", file.content
         case DownloadBase() as base:
@@ -164,8 +166,8 @@ def resolved(request: BuildRequest, digest: Callable[[str, Reference], str]) -> 
     recipe = request.recipe
     base = filled(recipe.base)
     if isinstance(base, DockerfileBase):
-        dockerfile = filled(base.dockerfile)
-        base = replace(base, dockerfile=dockerfile, context=files(base.context))
+        given = {"dockerfile": filled(base.dockerfile), "archive": filled(base.archive)}
+        base = replace(base, **given, context=files(base.context))
     elif isinstance(base, DownloadBase):
         base = replace(base, content=filled(base.content))
     return replace(request, recipe=replace(recipe, base=base, inputs=files(recipe.inputs)))

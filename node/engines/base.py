@@ -139,7 +139,9 @@ class ImageSpec(msgspec.Struct, frozen=True):
     """An image to be built of a Dockerfile."""
 
     image: str  # what it is to be called
-    dockerfile: Path
+    dockerfile: Path | None  # None: it is in the archive
+    archive: Path | None  # a tar file that is the whole context
+    path: str  # of the Dockerfile in the archive
     context: tuple[ContextFile, ...]
     labels: Mapping[str, str]
     limits: Limits  # of each step, as far as the engine can

@@ -30,6 +30,8 @@ def pieces(file: Path, interrupt: Interrupt) -> Iterator[bytes]:
 
 def dockerfile_name(spec: ImageSpec) -> str:
     """What the Dockerfile is called in its context: a name that nothing else has there."""
+    if spec.archive is not None:
+        return spec.path
     taken = {file.name.partition("/")[0] for file in spec.context}
     name = "Dockerfile"
     while name in taken:
@@ -39,6 +41,10 @@ def dockerfile_name(spec: ImageSpec) -> str:
 
 def context(spec: ImageSpec, interrupt: Interrupt) -> Iterator[bytes]:
     """What the builder is given. Raises OSError, Interrupted."""
+    if spec.archive is not None:
+        yield from pieces(spec.archive, interrupt)
+        return
+    assert spec.dockerfile is not None
     files = [(file.name, file.source, file.executable) for file in spec.context]
     for name, source, executable in (*files, (dockerfile_name(spec), spec.dockerfile, False)):
         entry = tarfile.TarInfo(name)

@@ -63,7 +63,7 @@ class DummyImages:
 
     def build(self, spec: ImageSpec, output: Callable[[bytes], None], interrupt: Interrupt) -> None:
         """Play the Dockerfile."""
-        lines = spec.dockerfile.read_text("utf-8", "replace").splitlines()
+        lines = _dockerfile(spec).decode("utf-8", "replace").splitlines()
         if not any(line.startswith("FROM ") for line in lines):
             raise ImageFailed("the image cannot be built: no build stage in current context")
         for number, line in enumerate(lines, 1):
@@ -144,3 +144,14 @@ def require_image(image: str) -> None:
         raise ImageUnknown(f"there is no image {image}")
     if image.startswith("unreachable/"):
         raise RegistryUnreachable(f"the registry of {image} does not answer")
+
+
+def _dockerfile(spec: ImageSpec) -> bytes:
+    if spec.dockerfile is not None:
+        return spec.dockerfile.read_bytes()
+    try:
+        with tarfile.open(spec.archive) as archive:
+            file = archive.extractfile(spec.path)
+            return file.read() if file is not None else b""
+    except (KeyError, tarfile.TarError) as error:
+        raise ImageFailed(f"the archive has no {spec.path}: {error}") from error

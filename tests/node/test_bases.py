@@ -2,7 +2,7 @@
 
 import pytest
 
-from protocol.errors import PoolError
+from protocol.errors import Invalid, PoolError
 from protocol.model import Build, Result, built_image
 from protocol.recipe import (
     Base,
@@ -29,6 +29,26 @@ pytestmark = pytest.mark.gen_test(timeout=30)
 def of_lines(*lines: str) -> DockerfileBase:
     """A Dockerfile of these lines."""
     return DockerfileBase(TextContent("\n".join(("FROM some/image", *lines))))
+
+
+@pytest.mark.parametrize(
+    ("base", "field"),
+    [
+        (DockerfileBase(), "recipe.base"),
+        (DockerfileBase(TextContent("FROM x"), archive=TextContent("")), "recipe.base"),
+        (
+            DockerfileBase(context=(InputFile("a", TextContent("")),), archive=TextContent("")),
+            "recipe.base.context",
+        ),
+        (DockerfileBase(archive=TextContent(""), path="../Dockerfile"), "recipe.base.path"),
+    ],
+)
+async def test_a_dockerfile_is_given_once(tmp_path, base, field) -> None:
+    """By itself with its context, or in an archive that is the whole context."""
+    async with a_node(tmp_path) as node:
+        with pytest.raises(Invalid) as refused:
+            await submitted(node, base)
+        assert refused.value.field == field
 
 
 async def submitted(node: Program, base: Base, output: Output | None = None) -> Build:

@@ -56,7 +56,9 @@ class Bench(Struct):
         """Of a Dockerfile with these lines."""
         dockerfile = self.root / "given"
         dockerfile.write_text("".join(f"{line}\n" for line in lines))
-        return ImageSpec(self.name, dockerfile, context, tools.LABEL, ANY, time.time())
+        return ImageSpec(
+            self.name, dockerfile, None, "Dockerfile", context, tools.LABEL, ANY, time.time()
+        )
 
     def build(self, *lines: str) -> str:
         """All that its steps said."""

@@ -465,6 +465,33 @@ class TestDownloads:
                 assert log.endswith("my.qcow2\n")
 
 
+@pytest.mark.parametrize("packing", ["", "gz", "xz"])
+async def test_an_archive_with_a_dockerfile(tmp_path, image, client, packing) -> None:
+    """The archive is the whole context, and the Dockerfile may lie anywhere in it."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode=f"w:{packing}") as archive:
+        for name, text in (
+            ("repo/docker/Dockerfile", f"FROM {image}\nCOPY repo/words /words\n"),
+            ("repo/words", "from an archive\n"),
+        ):
+            entry = tarfile.TarInfo(name)
+            entry.size = len(text)
+            archive.addfile(entry, io.BytesIO(text.encode()))
+    with serving({"/repo.tar": packed.getvalue()}) as url:
+        async with a_docker_node(tmp_path) as node:
+            base = DockerfileBase(
+                archive=FetchedContent(f"{url}/repo.tar"), path="repo/docker/Dockerfile"
+            )
+            build, log = await built(node, base, "PATH=/bin cat /words")
+            assert build.result is Result.SUCCEEDED, log
+            assert log.endswith("from an archive\n")
+            build, log = await built(
+                node, DockerfileBase(archive=FetchedContent(f"{url}/repo.tar"))
+            )
+            assert build.result is Result.FAILED
+            assert "Dockerfile" in build.reason
+
+
 @contextlib.contextmanager
 def serving(files: dict[str, bytes]) -> Iterator[str]:
     """A server of these files: its URL."""
