@@ -15,6 +15,7 @@ import tarfile
 import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 import docker
@@ -39,7 +40,7 @@ from protocol.recipe import (
     TextContent,
     UploadedContent,
 )
-from protocol.request import BuildRequest, Guidance, Needs
+from protocol.request import BuildRequest, Forward, Guidance, Needs
 from protocol.service import LOCAL
 from tests.programs import Program, a_node, ended, log_of
 from tests.system import engine as tools
@@ -78,7 +79,12 @@ async def a_docker_node(folder: Path, **settings: Any) -> AsyncIterator[Program]
 
 
 async def submitted(
-    node: Program, base: Base, *scripts: str, output: Output | None = None, **needs: Any
+    node: Program,
+    base: Base,
+    *scripts: str,
+    output: Output | None = None,
+    forward: Forward | None = None,
+    **needs: Any,
 ) -> Build:
     """A build on that base, just accepted."""
     commands = tuple(
@@ -86,16 +92,28 @@ async def submitted(
     )
     recipe = Recipe(commands, base=base, output=output or NoOutput())
     request = BuildRequest(recipe, Guidance(needs=Needs(**needs)))
-    return await node.service.submit(LOCAL, request)
+    return await node.service.submit(LOCAL, request, forward)
 
 
 async def built(
-    node: Program, base: Base, *scripts: str, output: Output | None = None, **needs: Any
+    node: Program,
+    base: Base,
+    *scripts: str,
+    output: Output | None = None,
+    forward: Forward | None = None,
+    **needs: Any,
 ) -> tuple[Build, str]:
     """(the build, its log) when it has stopped."""
-    build = await submitted(node, base, *scripts, output=output, **needs)
+    build = await submitted(node, base, *scripts, output=output, forward=forward, **needs)
     build = await ended(node.service, build.id, 60)
     return build, (await log_of(node.service, build.id)).decode("utf-8", "replace")
+
+
+def from_above() -> Forward:
+    """Of a scheduler, which has given the node what the build needs: bytes of a build that the node
+    knows nothing of.
+    """
+    return Forward(id=token_hex(16), origin="5" * 40, attempt=1)
 
 
 def of_lines(*lines: str, **more: Any) -> DockerfileBase:
@@ -343,7 +361,9 @@ class TestImages:
         made = "0" * 31 + str(len(trick))
         async with a_docker_node(tmp_path) as node:
             self.put(tmp_path, data)
-            build, log = await built(node, BuiltBase(made, sha256=digest), "echo ran")
+            build, log = await built(
+                node, BuiltBase(made, sha256=digest), "echo ran", forward=from_above()
+            )
             assert client.inspect_image(victim)["Id"] == before
             name = built_image(made, digest)
             assert build.result in (Result.SUCCEEDED, Result.FAILED), build.reason
@@ -358,7 +378,9 @@ class TestImages:
         digest = hashlib.sha256(data).hexdigest()
         async with a_docker_node(tmp_path) as node:
             self.put(tmp_path, data)
-            build, _ = await built(node, BuiltBase("0" * 32, sha256=digest), "true")
+            build, _ = await built(
+                node, BuiltBase("0" * 32, sha256=digest), "true", forward=from_above()
+            )
             node.parts.engine.forget_image(built_image("0" * 32, digest))
             assert build.result is Result.FAILED, build.reason
 

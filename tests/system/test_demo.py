@@ -28,7 +28,7 @@ def demo(tmp_path_factory) -> Path:
         timeout=300,
         check=False,
     )
-    (folder / "output").write_text(ran.stdout)
+    (folder / "output").write_text(ran.stdout + ran.stderr)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     return folder
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from protocol.errors import Invalid
 from protocol.model import Build, Result
 from protocol.recipe import (
     Command,
@@ -154,11 +155,11 @@ async def test_what_cannot_be_fetched(tmp_path, image, web, path, digest, words)
 
 
 async def test_an_upload_that_is_not_here(tmp_path, image) -> None:
-    """Another node may have it: no failure of the user's."""
+    """It is refused, with the field; nothing was begun."""
     async with a_node(tmp_path, engine="docker") as node:
-        build, _ = await built(node, image, "true", InputFile("x", UploadedContent("1" * 64)))
-        assert build.result is Result.LOST
-        assert "1" * 64 in build.reason
+        with pytest.raises(Invalid, match="1" * 64) as refused:
+            await built(node, image, "true", InputFile("x", UploadedContent("1" * 64)))
+        assert refused.value.field.startswith("recipe.inputs[0].content")
         assert nothing_left(tmp_path)
 
 
