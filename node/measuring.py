@@ -23,10 +23,13 @@ class Meter:
         self._finished = False
         self.usage = before or Usage()
 
-    def sample(self) -> None:
-        """Look once. An engine that does not answer is looked at next time."""
+    def sample(self) -> Usage:
+        """Look once: what was used so far. An engine that does not answer is looked at next
+        time.
+        """
         with contextlib.suppress(EngineError):
             self.usage = larger(self.usage, self._engine.measure(self._container))
+        return self.usage
 
     def finish(self, folder: WorkFolder) -> None:
         """Look at its files, once, when the container has ended and nothing was taken out of its

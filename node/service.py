@@ -118,6 +118,7 @@ class NodeService:
             now=self._place.clock(),
             attempt=forward.attempt,
             key=forward.key,
+            retry_of=forward.retry_of,
         )
         with self._coming():
             await self._ledger.add(build, forward, secrets)

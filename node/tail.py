@@ -29,10 +29,10 @@ class Tail:
         loop: asyncio.AbstractEventLoop,
         note: Callable[[], None],
         mask: Mask,
-        measure: Callable[[], None],
+        measure: Callable[[], object],
     ) -> None:
         """`note` is called on the event loop whenever there is progress; `measure` by the thread,
-        several times a second and whenever a step ends.
+        several times a second and whenever a step ends; another answer of it is progress too.
         """
         self.failed: asyncio.Future[str] = loop.create_future()  # why it could not go on
         self._folder = folder
@@ -65,7 +65,8 @@ class Tail:
         offset = max(0, self._log.size - self._folder.plan.log_base)
         ticks = quiet = 0
         seen: object = None
-        noted = 0
+        measured: object = None
+        noted: object = 0, measured
         while True:
             last = self._over.wait(_LOOK)
             quiet += 1
@@ -78,10 +79,11 @@ class Tail:
             ticks += 1
             steps = self._folder.steps()
             if steps != seen or ticks % round(_MEASURE / _LOOK) == 0:
-                self._measure()
-            due = ticks >= _PROGRESS / _LOOK and self._log.size != noted
+                measured = self._measure()
+            now = self._log.size, measured
+            due = ticks >= _PROGRESS / _LOOK and now != noted
             if steps != seen or due:
-                seen, noted, ticks = steps, self._log.size, 0
+                seen, noted, ticks = steps, now, 0
                 self._loop.call_soon_threadsafe(self._note)
             if last:
                 return

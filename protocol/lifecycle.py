@@ -136,7 +136,9 @@ def events_between(here: Stage, there: Stage) -> tuple[Event, ...]:
 
 def _forget_attempt(build: Build) -> Build:
     commands = tuple(CommandStatus(command.name) for command in build.request.recipe.commands)
-    return replace(build, node=None, commands=commands, artifacts=(), log_size=0, started=None)
+    return replace(
+        build, node=None, commands=commands, artifacts=(), log_size=0, started=None, usage=None
+    )
 
 
 def _closed(commands: tuple[CommandStatus, ...]) -> tuple[CommandStatus, ...]:

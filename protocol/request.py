@@ -103,6 +103,7 @@ class Forward(Struct, frozen=True):
     path: Annotated[tuple[Identity, ...], Meta(max_length=16)] = ()  # schedulers it came by
     store: str = ""  # id of the origin's store, which has this attempt on record
     key: str = ""  # idempotency key of the create, so that it outlives the origin's store
+    retry_of: str = ""  # the build's, likewise
 
 
 Reference: TypeAlias = ArtifactContent | BuiltBase

@@ -118,7 +118,9 @@ class Accepting:
         known = self._board.get(forward.id) if forward.id in self._board else None
         last = self._ledger.forward_of(forward.id)
         if known is not None and last is None and known.origin == forward.origin:
-            return self._ledger.as_asked(self._ledger.replaced(known, forward))  # adopted before
+            adopted = self._ledger.replaced(known, forward, secrets)  # when our store was new
+            await self._ledger.saved(known.id)
+            return self._ledger.as_asked(adopted)
         if known is not None:
             if last is None or last.origin != forward.origin or forward.attempt < last.attempt:
                 raise Conflict("this build is here already", field="forward.attempt")
@@ -137,6 +139,7 @@ class Accepting:
             now=time.time(),
             attempt=known.attempt if known is not None else 0,
             key=forward.key,
+            retry_of=forward.retry_of,
         )
         if known is None:
             await self._ledger.add(build, forward, secrets)

@@ -11,6 +11,7 @@ from protocol.model import Build, NodeReference, Result, Stage
 from protocol.request import Forward
 from protocol.service import Caller
 from scheduler.attempts import Attempts
+from scheduler.core.plain import PLAIN
 from scheduler.core.reconcile import (
     Acknowledge,
     Action,
@@ -59,8 +60,10 @@ class Follower:
 
     def _pinned_otherwise(self, report: Report) -> frozenset[str]:
         """Builds that the node keeps for another time than we say; it hears of that, and goes on
-        reporting them until it has.
+        reporting them until it has. A plain node hears of nothing.
         """
+        if report.kind == PLAIN:
+            return frozenset()
         return frozenset(
             there.id
             for there in report.builds

@@ -133,6 +133,7 @@ class Forwarder:
             path=(*(above.path if above else ()), self._caller.program),
             store=self._caller.store,
             key=build.key,
+            retry_of=build.retry_of,
         )
         secrets = given_secrets(build.request, self._ledger.secrets_of(build.id))
         client = self._client(build)

@@ -302,4 +302,5 @@ def _lasting(build: Build) -> Build:
     if build.stage is Stage.STOPPED:
         return replace(build, revision=0)
     streamed = tuple(replace(one, size=0) for one in build.artifacts if one.growing)
-    return replace(build, revision=0, commands=(), artifacts=streamed, log_size=0, reason="")
+    told_again = {"commands": (), "log_size": 0, "usage": None, "reason": ""}
+    return replace(build, revision=0, artifacts=streamed, **told_again)

@@ -21,7 +21,7 @@ from protocol.api.negotiation import PLAIN, SSE, preferred
 from protocol.api.operation import Answer, Argument, Operation, PositionText, Truth, Whole
 from protocol.api.route import ID, Route
 from protocol.api.sse import EventStream
-from protocol.errors import Invalid, Unavailable, Unsatisfiable
+from protocol.errors import Conflict, Invalid, Unavailable, Unsatisfiable
 from protocol.model import Build, Position, State
 from protocol.service import ByteRange, OpenLog
 
@@ -73,7 +73,8 @@ class Log(Handler):
 
     async def _send_range(self, build_id: str, asked: Asked, part: ByteRange) -> bool:
         """Answer with a byte range; not where the log still grows and the range has no end."""
-        span = span_of(await self.service.get(self.caller, build_id), asked.command)
+        build = await self.service.get(self.caller, build_id)
+        span = span_of(build, asked.command)
         size = span.end - span.start
         if not span.ended and (part.end is None or part.start < 0):
             return False
@@ -86,8 +87,11 @@ class Log(Handler):
                 expected=f"bytes within 0-{max(0, size - 1)}",
             )
         start, end = found
-        position = Position(0, span.start + start)
+        position = Position(build.attempt, span.start + start)
         opened = await self.service.open_log(self.caller, build_id, position, limit=end - start)
+        if (opened.attempt, opened.start) != (position.attempt, position.offset):
+            await opened.stream.close()
+            raise Conflict("another attempt took the place of this one; ask again", field="Range")
         self.set_status(206)
         self.set_header("Content-Length", str(end - start))
         self.set_header("Content-Range", f"bytes {start}-{end - 1}/{size if span.ended else '*'}")

@@ -59,6 +59,7 @@ def followed(build: Build, reported: Build, now: float, limit: int) -> Build:
         commands=reported.commands,
         artifacts=reported.artifacts or served,  # a node that begins again says so a little later
         log_size=reported.log_size,
+        usage=reported.usage or build.usage,
         revision=build.revision + 1,
     )
     if reported.stage is not Stage.STOPPED:
@@ -95,6 +96,7 @@ def adopted(reported: Build, whole: Forwarded, node: NodeReference, now: float) 
         created=made_at(reported.id, reported.created),
         history=reported.history[:1],
         key=forward.key,
+        retry_of=forward.retry_of,
         pinned=reported.pinned,
     )
     return found_again(build, reported.attempt, node, now)

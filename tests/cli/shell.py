@@ -64,6 +64,8 @@ async def started(
         *(*PROGRAM, *arguments),
         env=clean({**({"IMAGEPOOL_URL": url} if url else {}), **environment}),
         cwd=cwd,
+        # Whoever runs the tests in the background may have had it ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         **{"stdin": PIPE, "stdout": PIPE, "stderr": PIPE, **streams},
     )
     try:

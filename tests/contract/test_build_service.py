@@ -128,6 +128,7 @@ async def test_a_build_goes_from_waiting_to_stopped(implementation, tmp_path):
         assert await log_of(subject.service, build.id) == b"hello\nhello\n"
         assert [(c.start, c.end) for c in build.commands] == [(0, 6), (6, 12)]
         assert build.node is not None
+        assert build.usage is not None
         stages = [step.stage for step in build.history]
         assert stages[0] is Stage.QUEUED
         assert stages[-4:] == [Stage.PREPARING, Stage.RUNNING, Stage.COLLECTING, Stage.STOPPED]

@@ -20,7 +20,9 @@ from tests.system import engine as tools
 pytestmark = [pytest.mark.system, pytest.mark.gen_test(timeout=90)]
 
 BURN = "yes >/dev/null & sleep 1; kill $!; wait"
-HOLD = "head -c 100000000 /dev/zero | tail -n 1 >/dev/null"  # tail keeps its one line in memory
+# tail keeps its one line in memory, for as long as it is not over
+GATE = "until [ -e /toiso/.imagepool/out/go ]; do sleep 0.05; done"
+HOLD = f"{{ head -c 100000000 /dev/zero; {GATE}; }} | tail -n 1 >/dev/null"
 WRITE = "dd if=/dev/zero of=/file bs=1000000 count=50 2>/dev/null"
 
 
@@ -59,7 +61,14 @@ async def test_figures(tmp_path, image) -> None:
         assert 0.3 <= burnt.cpu <= 2.0
         assert burnt.memory < 20_000_000
         assert burnt.disk < 2_000_000
-        held = await used(node, image, HOLD)
+        holding = await submitted(node, image, HOLD)
+        await until(
+            node.service, holding.id, lambda b: b.usage is not None and b.usage.memory >= 90_000_000
+        )
+        (out,) = tmp_path.glob(f"*/work/{holding.id}.1/out")
+        (out / "go").touch()
+        held = (await ended(node.service, holding.id, 80)).usage
+        assert held is not None
         print(f"holding: {held}")
         assert 90_000_000 <= held.memory <= 250_000_000
         assert held.disk < 2_000_000
