@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from msgspec import Struct
 
 from protocol.messages import Report
-from protocol.model import Build, Stage
+from protocol.model import Build, Result, Stage
 
 
 class Follow(Struct, frozen=True):
@@ -82,12 +82,12 @@ def reconcile(
 
 def _is_newer(record: Build, there: Build) -> bool:
     """An attempt behind the record's, which a lost store placed, or the record's own, which was
-    given up and not replaced.
+    given up and not replaced; but not one that has come to nothing there too, as was said before.
     """
     if record.stage is Stage.STOPPED:
         return False
     given_up = record.stage is Stage.QUEUED and record.attempt == there.attempt
-    return given_up or there.attempt > record.attempt
+    return (given_up and there.result is not Result.LOST) or there.attempt > record.attempt
 
 
 def _is_the_records(record: Build, there: Build, node: str) -> bool:

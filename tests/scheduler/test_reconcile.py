@@ -38,6 +38,7 @@ PLACED = a_build(Event.PLACE)
 RUNNING = a_build(Event.PREPARE, Event.RUN)
 ENDED = a_build(Event.PREPARE, Event.RUN, Event.COLLECT, Event.SUCCEED)
 LOST = replace(a_build(Event.PREPARE, Event.RUN, Event.LOSE), node=None)
+LOST_THERE = a_build(Event.PREPARE, Event.RUN, Event.GIVE_UP)
 STOPPED_RECORD = a_build(Event.PLACE, Event.CANCEL)
 
 
@@ -69,6 +70,8 @@ def report(*builds: Build):
         ((), {}, (RUNNING,), (Adopt(RUNNING),)),
         ((), {}, (ENDED,), (Adopt(ENDED),)),
         ((), {"b": LOST}, (RUNNING,), (Adopt(RUNNING),)),
+        ((), {"b": LOST}, (ENDED,), (Adopt(ENDED),)),
+        ((), {"b": LOST}, (LOST_THERE,), (Acknowledge((("b", 1),)),)),
         ((), {"b": replace(LOST, attempt=2)}, (RUNNING,), (Cancel("b", 1),)),
         (
             (),
@@ -90,6 +93,8 @@ def report(*builds: Build):
         "what we know nothing of is adopted, running",
         "what we know nothing of is adopted, ended",
         "what we had given up and not replaced is found again",
+        "also where it has ended meanwhile",
+        "what came to nothing there is lost once, however often it is told",
         "what we had given up, and its successor too",
         "what a lost store had placed later",
         "a forward that is not answered yet says nothing",
