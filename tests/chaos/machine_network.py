@@ -163,12 +163,11 @@ class Network:
         try:
             value = await getattr(service, call.verb)(*call.arguments, **call.options)
         except PoolError as error:
-            failure = type(error)(error.detail)
-            answer = lambda: call.reply.set_exception(failure)  # noqa: E731
+            answer = partial(call.reply.set_exception, type(error)(error.detail))
         else:
             if call.verb == "status":
                 self.reports.append((call.life, value))
-            answer = lambda: call.reply.set_result(value)  # noqa: E731
+            answer = partial(call.reply.set_result, value)
         if LIFE.get().dead or call.late:
             self._remove(call)
         else:
