@@ -5,7 +5,9 @@ that makes no sense - the node's next report decides.
 """
 
 import asyncio
+import time
 from collections import defaultdict
+from typing import NamedTuple
 
 from protocol.errors import Busy, Conflict, Denied, Invalid, PoolError, Unavailable, Unreachable
 from protocol.messages import Report
@@ -19,6 +21,17 @@ from scheduler.target import NodeClient
 
 _TRIES = 3
 """Times that one attempt is sent to a node that does not have it, before it is taken for failed."""
+_HOLD = 0.1
+"""Seconds for which a node is passed over that had no room; doubled with each time in a row."""
+_HOLD_MOST = 10.0
+
+
+class _Full(NamedTuple):
+    """A node said that it has no room."""
+
+    report: Report  # its newest then
+    refusals: int  # in a row, before this one
+    until: float  # monotonic; it is asked again after that
 
 
 class Forwarder:
@@ -33,7 +46,7 @@ class Forwarder:
         self._attempts = attempts
         self._sources = sources
         self._tries: defaultdict[tuple[str, int], int] = defaultdict(int)
-        self._full: dict[str, Report] = {}  # node that had no room -> its report then
+        self._full: dict[str, _Full] = {}  # of each node that had no room
         self._never: defaultdict[str, set[str]] = defaultdict(set)  # node -> builds never taken
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -54,10 +67,11 @@ class Forwarder:
         task.add_done_callback(self._tasks.discard)
 
     def is_full(self, report: Report) -> bool:
-        """Whether the node refused a build for want of room, and has not reported since."""
-        if self._full.get(report.id) is not report:
-            self._full.pop(report.id, None)
-        return report.id in self._full
+        """Whether the node refused a build for want of room a moment ago, or has not reported
+        since.
+        """
+        full = self._full.get(report.id)
+        return full is not None and (full.report is report or time.monotonic() < full.until)
 
     def never_takes(self, node: str) -> frozenset[str]:
         """Ids of the builds that the node will not take, ever."""
@@ -88,7 +102,9 @@ class Forwarder:
             return
         try:
             if await self._is_given(build, first):
-                self._attempts.follow(await self._ask(build), node)
+                taken = await self._ask(build)
+                self._full.pop(node, None)
+                self._attempts.follow(taken, node)
         except Busy as error:
             self._had_no_room(node)
             self._declined(build, error.detail, first)
@@ -146,10 +162,15 @@ class Forwarder:
         return client
 
     def _had_no_room(self, node: str) -> None:
-        """It turned busy since its report: it is passed over until it reports anew."""
+        """It turned busy since its report: it is passed over until it reports anew, and for longer
+        each time that it says so in a row, whatever it reports.
+        """
+        refusals = self._full[node].refusals + 1 if node in self._full else 0
+        hold = min(_HOLD * 2**refusals, _HOLD_MOST)
         for entry in self._pool.entries():
             if entry.report is not None and entry.report.id == node:
-                self._full[node] = entry.report
+                self._full[node] = _Full(entry.report, refusals, time.monotonic() + hold)
+        asyncio.get_running_loop().call_later(hold, self._pool.changed.touch)
 
     def _declined(self, build: Build, cause: str, first: bool) -> None:
         """Back to the queue. The attempt is not used up, unless an earlier forward of it may have
