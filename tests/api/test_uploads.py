@@ -170,6 +170,8 @@ async def test_a_form_brings_a_dockerfile_and_its_context(tmp_path) -> None:
                 "executable": False,
             }
         ],
+        "archive": None,
+        "path": "Dockerfile",
         "no_cache": False,
         "pull": False,
     }

