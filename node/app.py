@@ -37,6 +37,7 @@ from protocol.api.route import Context
 from protocol.beacon import Beacon
 from protocol.blob_folder import BlobFolder
 from protocol.board import Board
+from protocol.database import keep_erasing
 from protocol.errors import Invalid
 from protocol.identity import Identity
 from protocol.lifecycle import Event
@@ -183,6 +184,7 @@ class Node:
             self.disk.keep_looking(),
             self.cleaner.keep_cleaning(self.settings.clean_every),
             self.metrics.watch_loop(),
+            keep_erasing(self.records.erase, self.settings.erase_every),
         )
 
     def web(self) -> web.Application:

@@ -85,6 +85,10 @@ class Records:
         """Raises Unavailable where nothing can be written."""
         await self._database.write(lambda c: c.execute("DELETE FROM images WHERE name = ''"))
 
+    async def erase(self) -> None:
+        """No file has any more what was deleted before. Raises Conflict, Unavailable."""
+        await self._database.erase()
+
     async def close(self) -> None:
         """Write what was given, and close the file."""
         await self._database.close()

@@ -93,6 +93,17 @@ def _synced(path: Path) -> None:
         os.close(descriptor)
 
 
+def emptied(connection: sqlite3.Connection) -> None:
+    """Take the log into the file and cut it to nothing: what was overwritten stays in the log
+    otherwise. Nobody is waited for who reads it now; then it is left.
+    """
+    connection.execute("PRAGMA busy_timeout = 0")
+    try:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    finally:
+        connection.execute(f"PRAGMA busy_timeout = {round(_PATIENCE * 1000)}")
+
+
 def backup(source: Path, target: Path) -> None:
     """A consistent copy of the file, also while a program writes to it; blocking. The copy has an
     id of its own: it knows less than its source will, and must not be taken for it.

@@ -160,6 +160,10 @@ class SqliteStore:
         """As `Store`."""
         await self._execute("UPDATE probe SET count = count + 1")
 
+    async def erase(self) -> None:
+        """As `Store`."""
+        await self._database.erase()
+
     async def close(self) -> None:
         """As `Store`."""
         await self._database.close()

@@ -2,6 +2,7 @@
 secrets are lost ends instead of waiting for them.
 """
 
+import asyncio
 import logging
 
 import aiohttp
@@ -160,6 +161,26 @@ async def test_no_file_has_a_secret_when_the_build_has_stopped(tmp_path) -> None
         await program.service.cancel(LOCAL, accepted.id)
         await ended(program.service, accepted.id)
     assert _with_value(tmp_path) == []
+
+
+async def test_no_file_has_a_secret_soon_after_the_build_has_stopped(tmp_path) -> None:
+    """While both programs run on: neither their databases nor the logs beside these."""
+    soon = {"erase_every": 0.05}
+    async with (
+        a_node(tmp_path, home="node", **soon) as node,
+        a_scheduler(tmp_path, node.url, home="scheduler", **soon) as program,
+    ):
+        await ready(program)
+        accepted = await program.service.submit(LOCAL, secret_request("hang"), secrets=SECRETS)
+        await until(program.service, accepted.id, lambda build: build.state is State.RUNNING)
+        assert len(_with_value(tmp_path)) >= 2
+        await program.service.cancel(LOCAL, accepted.id)
+        await ended(program.service, accepted.id)
+        async with asyncio.timeout(10):
+            for _ in iter(lambda: _with_value(tmp_path), []):
+                await asyncio.sleep(0.05)
+        names = {path.name for path in tmp_path.rglob("*.db-wal")}
+        assert names == {"node.db-wal", "scheduler.db-wal"}
 
 
 def _with_value(folder):
