@@ -56,6 +56,7 @@ class Builder:
         self._container = ""
         self._folder: WorkFolder | None = None
         self._provisions = Provisions(place, build)
+        served.hide(self._provisions.mask)
         self.streaming: Streaming | None = None  # what its readers follow
         self._meter: Meter | None = None
         self._timer = CommandTimer(build.request.recipe.commands, self.stop)
@@ -258,6 +259,7 @@ class Builder:
         """Write down how it ended, then remove what is left of it; nobody sees it stopped
         before.
         """
+        cause = self._provisions.mask.text(cause)  # some of it others said, or the build
         if cause:
             self._log.say_last(cause)
         if not may(self.build, event):  # the build failed before it was collected

@@ -282,6 +282,9 @@ class Log:
     def __init__(self, path: Place, attempt: int) -> None:
         self.attempt = attempt
 
+    def hide(self, mask: object) -> None:
+        """See ServedLog."""
+
     def say(self, line: str) -> None:
         """See ServedLog."""
 
