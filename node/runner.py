@@ -5,6 +5,8 @@ earlier life left in the middle.
 import asyncio
 import logging
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -42,12 +44,12 @@ class Runner:
         self._served: dict[str, ServedLog] = {}
         self._waiting: deque[str] = deque()  # direct builds without a slot
         self._unresumed = ledger.unended()
-        self.coming = 0  # builds that are being written down
+        self._coming = 0  # builds that are being written down
 
     @property
     def used(self) -> int:
         """Slots that are not free."""
-        return len(self._builders) + self.coming + len(self._unresumed)
+        return len(self._builders) + self._coming + len(self._unresumed)
 
     @property
     def waiting(self) -> int:
@@ -98,12 +100,21 @@ class Runner:
         if builder := self._builders.get(build.id):
             builder.build = replace(builder.build, pinned=build.pinned, revision=build.revision)
 
-    def forget(self, build: Build) -> None:
-        """Remove its log."""
+    def forget_log(self, build: Build) -> Path:
+        """Its log is opened for nobody any more; where it lies, to be removed."""
         self._served.pop(build.id, None)
-        self._log_path(build).unlink(missing_ok=True)
+        return self._log_path(build)
 
     # Beginning and ending
+
+    @contextmanager
+    def one_coming(self) -> Iterator[None]:
+        """A slot is kept free while its build is written down."""
+        self._coming += 1
+        try:
+            yield
+        finally:
+            self._coming -= 1
 
     def wait_for_slot(self, build: Build) -> None:
         """A client's build: begun when there is a slot."""
