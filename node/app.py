@@ -181,6 +181,7 @@ class Node:
         """What is to run for as long as the node serves."""
         return (
             self.state.keep_looking(),
+            self.runner.keep_filling(),
             self.disk.keep_looking(),
             self.cleaner.keep_cleaning(self.settings.clean_every),
             self.metrics.watch_loop(),

@@ -126,6 +126,14 @@ class Runner:
         while self._waiting and not self._state.facts_reason(self.used, 0):
             self.begin(self._ledger.get(self._waiting.popleft()))
 
+    async def keep_filling(self) -> None:
+        """For as long as the node lives: also what keeps builds waiting other than builds - the
+        engine, the disk - comes to an end.
+        """
+        while True:
+            await self._state.changed.wait(self._state.changed.count, None)
+            self.fill_slots()
+
     def begin(self, build: Build, found: Container | None = None) -> None:
         """Run the build, or watch on where its container was found."""
         build = replace(build, node=self._place.node)
