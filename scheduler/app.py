@@ -151,6 +151,7 @@ class Scheduler:
     async def close(self) -> None:
         """Stop placing and polling, and write down what is not yet."""
         await self.notices.close()
+        await self.service.keeping.close()
         await self.dispatcher.close()
         await self.dispatcher.ledger.close()
         await self.store.close()
