@@ -20,6 +20,7 @@ from typing import Any, BinaryIO, TypeVar
 
 from protocol.errors import Busy, Invalid, PoolError, TooLarge, Unavailable
 from protocol.service import ByteStream, Caller
+from protocol.streams import FileStream
 
 T = TypeVar("T")
 
@@ -67,11 +68,14 @@ class BlobFolder:
     def open(self, sha256: str) -> tuple[ByteStream, int] | None:
         """A reader of the bytes, and how many there are; None where they are not here."""
         path = self.path(sha256)
+        if path is None:
+            return None
         try:
-            file = path.open("rb", buffering=0) if path is not None else None
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             return None
-        return (_Reader(file), os.fstat(file.fileno()).st_size) if file is not None else None
+        size = os.fstat(descriptor).st_size
+        return FileStream(descriptor, 0, size), size
 
     async def missing(self, caller: Caller, digests: Collection[str]) -> frozenset[str]:
         """See Blobs."""
@@ -203,21 +207,6 @@ class _Part:
         """Close it, and remove it where it was not published."""
         self._file.close()
         self._path.unlink(missing_ok=True)
-
-
-class _Reader:
-    """A file, piece by piece, read in a thread."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        while piece := await asyncio.to_thread(self._file.read, _PIECE):
-            yield piece
-
-    async def close(self) -> None:
-        """Close the file."""
-        self._file.close()
 
 
 class Pipe:
