@@ -20,7 +20,8 @@ from node.config import NodeSettings
 from node.container import Place
 from node.disk import DiskWatch, Reserve
 from node.engines import ENGINES
-from node.engines.base import Engine, EngineError
+from node.engines.base import Engine
+from node.engines.errors import EngineError
 from node.ledger import Ledger
 from node.metrics import health as health_of
 from node.proof import prove_folder

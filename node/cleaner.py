@@ -7,7 +7,7 @@ import logging
 import time
 
 from node.container import LABEL, Place
-from node.engines.base import EngineError
+from node.engines.errors import EngineError
 from node.keeping import Keeping
 from node.records import Records
 from node.runner import Runner

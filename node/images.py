@@ -11,7 +11,8 @@ from typing import TypeVar
 from msgspec.structs import replace
 
 from node.container import BUILD_IMAGE, Place, image_of, labels, limits
-from node.engines.base import ContextFile, ImageFailed, ImageSpec, Interrupt, Login
+from node.engines.base import ContextFile, ImageSpec, Login
+from node.engines.errors import ImageFailed, Interrupt
 from node.inputs import Gathering, in_thread
 from node.logs import ServedLog
 from node.provisions import Provisions

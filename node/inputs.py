@@ -14,7 +14,8 @@ from typing import TypeVar
 
 from node import untrusted
 from node.config import NodeSettings
-from node.engines.base import Interrupt, Mount
+from node.engines.base import Mount
+from node.engines.errors import Interrupt
 from node.fetch import fetch_file
 from node.workfolder import remove_folder
 from protocol.blob_folder import BlobFolder

@@ -14,7 +14,8 @@ from msgspec.structs import replace
 from node.builder import Builder
 from node.container import LABEL, Place, image_of
 from node.core.resume import Way, way_on
-from node.engines.base import Container, ContainerState, EngineError
+from node.engines.base import Container, ContainerState
+from node.engines.errors import EngineError
 from node.ledger import Ledger
 from node.logs import ServedLog, ended_log
 from node.records import Kept

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from node.engines.base import EngineDown
+from node.engines.errors import EngineDown
 from protocol.model import Result, State
 from protocol.service import LOCAL
 from tests.programs import a_node, ended, request
