@@ -85,7 +85,9 @@ class Builder:
             event, cause = Event.FAIL, str(error)
         except EngineError as error:
             event, cause = Event.GIVE_UP, str(error)
-        except (OSError, PoolError) as error:
+        except OSError as error:
+            event, cause = Event.GIVE_UP, f"its node failed: {error.strerror or error}"
+        except PoolError as error:
             event, cause = Event.GIVE_UP, f"{type(error).__name__}: {error}"
         except Exception as error:
             log.exception("build %s", self.build.id)

@@ -141,7 +141,8 @@ class Gathering:
             self._copy(blob, target)
 
     def _copy(self, source: Path, target: Path) -> None:
-        with source.open("rb", buffering=0) as reader, target.open("wb", buffering=0) as writer:
+        # Not unbuffered: that writes short on a full disk, and says nothing.
+        with source.open("rb", buffering=0) as reader, target.open("wb") as writer:
             while piece := reader.read(_PIECE):
                 self._interrupt.check()
                 writer.write(piece)

@@ -7,6 +7,7 @@ import logging
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -20,6 +21,7 @@ from node.ledger import Ledger
 from node.logs import ServedLog, ended_log
 from node.records import Kept
 from node.state import NodeState
+from protocol.errands import Errands
 from protocol.errors import PoolError, Unavailable
 from protocol.lifecycle import Event, advance, may
 from protocol.model import Build
@@ -27,7 +29,7 @@ from protocol.service import ByteRange, OpenArtifact
 
 log = logging.getLogger(__name__)
 
-_AGAIN = 1.0  # seconds between looks for an engine that does not answer
+_AGAIN = 1.0  # seconds between tries, where engine or disk does not do what it is to
 
 Attempt = tuple[str, int]
 
@@ -45,6 +47,7 @@ class Runner:
         self._served: dict[str, ServedLog] = {}
         self._waiting: deque[str] = deque()  # direct builds without a slot
         self._unresumed = ledger.unended()
+        self._errands = Errands("a build was not ended")
         self._coming = 0  # builds that are being written down
 
     @property
@@ -138,13 +141,29 @@ class Runner:
     def begin(self, build: Build, found: Container | None = None) -> None:
         """Run the build, or watch on where its container was found."""
         build = replace(build, node=self._place.node)
-        served = self._served[build.id] = ServedLog(self._log_path(build), build.attempt)
+        try:
+            served = self._served[build.id] = ServedLog(self._log_path(build), build.attempt)
+        except OSError as error:
+            words = f"its log cannot be made: {error.strerror or error}"
+            self._errands.do(partial(self._not_begun, build, words))
+            return
         builder = self._builders[build.id] = Builder(self._place, build, served)
         kept = self._ledger.kept(build.id)
         if kept.stop is not None:
             builder.stop(kept.stop.event, kept.stop.cause)
         self._tasks[build.id] = asyncio.create_task(self._run(builder, found))
         self._state.changed.touch()
+
+    async def _not_begun(self, build: Build, cause: str) -> None:
+        """It ends so, as soon as that can be written down; its slot is used until then."""
+        log.warning("build %s: %s", build.id, cause)
+        with self.one_coming():
+            while True:
+                try:
+                    return await self._write_end(build, Event.GIVE_UP, cause)
+                except PoolError as error:
+                    log.warning("build %s: its end: %s", build.id, error.detail)
+                    await asyncio.sleep(_AGAIN)
 
     async def _run(self, builder: Builder, found: Container | None) -> None:
         build_id = builder.build.id
@@ -187,6 +206,7 @@ class Runner:
         until it starts again.
         """
         self._waiting.clear()
+        await self._errands.cancel()
         if limit > 0 and self._tasks:
             log.info("%d builds run; they have %g s to end", len(self._tasks), limit)
             await asyncio.wait(tuple(self._tasks.values()), timeout=limit)

@@ -92,6 +92,13 @@ class BlobFolder:
                 f"{sha256[:80]!r} is no digest", field="sha256", expected="64 lower-case hex digits"
             )
         self._check_size(size or 0)
+        try:
+            return await self._uploaded(stream, sha256, size)
+        except OSError as error:
+            words = f"it cannot be kept: {error.strerror or error}"
+            raise Busy(words, retry_after=60) from error
+
+    async def _uploaded(self, stream: ByteStream, sha256: str, size: int | None) -> str:
         await self._in_thread(self._check_room, size or 0)
         part = await self._in_thread(self._new_part)
         try:
@@ -99,8 +106,6 @@ class BlobFolder:
             digest, length = part.digest.hexdigest(), part.size
             _check_same(digest, length, sha256, size)
             await self._in_thread(part.publish, self._folder / digest)
-        except OSError as error:
-            raise Busy(f"it cannot be kept: {error.strerror}", retry_after=60) from error
         finally:
             await self._in_thread(part.drop)
         return digest

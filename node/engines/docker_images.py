@@ -177,7 +177,7 @@ class DockerImages:
             self._connection.asking() as client,
             client.given(path) as response,
             interrupt.ending(lambda: end(response)),
-            file.open("wb", buffering=0) as target,
+            file.open("wb") as target,  # unbuffered it would write short on a full disk, unsaid
         ):
             for piece in response.iter_content(_PIECE):
                 interrupt.check()
