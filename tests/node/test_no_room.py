@@ -21,10 +21,12 @@ from node.engines.docker_images import DockerImages
 from node.engines.errors import Interrupt
 from node.logs import ServedLog
 from protocol.blob_folder import BlobFolder
-from protocol.errors import Busy
+from protocol.errors import Busy, Unavailable
+from protocol.messages import BuildQuery
 from protocol.model import Build, Result, Stage
-from protocol.recipe import FetchedContent, InputFile, OutboxOutput, UploadedContent
-from protocol.service import LOCAL
+from protocol.recipe import FetchedContent, InputFile, OutboxOutput, StreamOutput, UploadedContent
+from protocol.request import Forward
+from protocol.service import LOCAL, Caller, Role
 from tests.programs import Program, a_node, ended, request, until
 from tests.streams import Given
 
@@ -166,6 +168,51 @@ async def test_a_log_that_cannot_be_made(tmp_path: Path, monkeypatch) -> None:
         assert build.reason == "its log cannot be made: No space left on device"
         assert node.parts.ledger.kept(one.id).record.build.reason == build.reason
         assert (await ended(node.service, other.id)).result is Result.SUCCEEDED
+
+
+async def test_a_new_build_that_cannot_be_written_down(tmp_path: Path) -> None:
+    """It is refused for now, whoever asks; nothing of it is there, and its slot is free."""
+    above = Caller("", Role.PROGRAM, "a" * 32, "b" * 32)
+    large = request("print x" * 20_000)
+    async with a_node(tmp_path) as node:
+        (pages,) = node.parts.records._database.read(
+            lambda c: c.execute("PRAGMA page_count").fetchone()
+        )
+        await node.parts.records._database.write(
+            lambda c: c.execute(f"PRAGMA max_page_count = {pages}").fetchone()
+        )
+        for forward in (None, Forward("1" * 26, above.program, 1)):
+            with pytest.raises(Busy, match=r"cannot be written down now: .* is full"):
+                await node.service.submit(above, large, forward)
+        assert not (await node.service.list(LOCAL, BuildQuery())).builds
+        assert (await node.service.status(above)).used == 0
+        await node.parts.records._database.write(
+            lambda c: c.execute("PRAGMA max_page_count = 1000000").fetchone()
+        )
+        for forward in (None, Forward("1" * 26, above.program, 1)):
+            build = await node.service.submit(above, large, forward)
+            assert (await ended(node.service, build.id)).result is Result.SUCCEEDED
+
+
+async def test_a_pipe_of_which_it_cannot_be_written_down_that_it_was_read(
+    tmp_path: Path, monkeypatch
+) -> None:
+    """Neither its reader nor the build takes it for whole, and the reader is not to blame."""
+    async with a_node(tmp_path) as node:
+        wanted = request("bytes 3000", output=StreamOutput(name="s.bin", pipe=True))
+        accepted = await node.service.submit(LOCAL, wanted)
+        await until(node.service, accepted.id, lambda build: bool(build.artifacts))
+        opened = await node.service.open_artifact(LOCAL, accepted.id, "s.bin")
+        monkeypatch.setattr("node.piping._write_note", _no_room)
+        with pytest.raises(Unavailable, match="No space left on device"):
+            [piece async for piece in opened.stream]
+        await opened.stream.close()
+        build = await ended(node.service, accepted.id)
+        assert (build.result, build.artifacts) == (Result.LOST, ())
+        assert build.reason == (
+            "its node could not write down that its stream was read: No space left on device"
+        )
+        await goes_on(node, tmp_path, build)
 
 
 def _no_room(*_: object, **__: object) -> None:
