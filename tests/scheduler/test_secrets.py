@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from protocol.messages import BuildQuery
 from protocol.model import Position, Result, State
+from protocol.request import BuildRequest
 from protocol.service import LOCAL, Caller, Role
 from tests.programs import a_client, a_node, a_scheduler, ended, ready, request, until
 
@@ -181,6 +182,26 @@ async def test_no_file_has_a_secret_soon_after_the_build_has_stopped(tmp_path) -
                 await asyncio.sleep(0.05)
         names = {path.name for path in tmp_path.rglob("*.db-wal")}
         assert names == {"node.db-wal", "scheduler.db-wal"}
+
+
+async def test_secrets_lie_in_pages_of_their_own(tmp_path) -> None:
+    """These are overwritten as a whole; where rows are moved from page to page, copies stay. So it
+    is however small the record is, as that of a build which waits.
+    """
+    async with (
+        a_node(tmp_path, home="node", slots=0) as node,
+        a_scheduler(tmp_path, home="scheduler") as program,
+    ):
+        wanted = replace(BuildRequest(), secrets=("password",))
+        for one, erase in ((node, node.parts.records.erase), (program, program.parts.store.erase)):
+            await one.service.submit(LOCAL, wanted, secrets=SECRETS)
+            await erase()
+        for name in ("node/node.db", "scheduler/scheduler.db"):
+            data = (tmp_path / name).read_bytes()
+            pages = [data[at : at + 1024] for at in range(0, len(data), 1024)]
+            found = [page for page in pages if VALUE.encode() in page]
+            assert found
+            assert all(page[0] == 0 for page in found)  # the number of the next, not a kind of tree
 
 
 def _with_value(folder):
