@@ -20,7 +20,8 @@ from node.config import NodeSettings
 from node.container import Place
 from node.disk import DiskWatch, Reserve
 from node.engines import ENGINES
-from node.engines.base import Engine, EngineError
+from node.engines.base import Engine
+from node.engines.errors import EngineError
 from node.ledger import Ledger
 from node.metrics import health as health_of
 from node.proof import prove_folder
@@ -37,6 +38,7 @@ from protocol.api.route import Context
 from protocol.beacon import Beacon
 from protocol.blob_folder import BlobFolder
 from protocol.board import Board
+from protocol.database import keep_erasing
 from protocol.errors import Invalid
 from protocol.identity import Identity
 from protocol.lifecycle import Event
@@ -180,9 +182,11 @@ class Node:
         """What is to run for as long as the node serves."""
         return (
             self.state.keep_looking(),
+            self.runner.keep_filling(),
             self.disk.keep_looking(),
             self.cleaner.keep_cleaning(self.settings.clean_every),
             self.metrics.watch_loop(),
+            keep_erasing(self.records.erase, self.settings.erase_every),
         )
 
     def web(self) -> web.Application:

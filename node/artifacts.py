@@ -1,19 +1,18 @@
 """The files that builds made: names of our own, whole or not at all, each with size and digest."""
 
-import asyncio
 import errno
 import hashlib
 import os
 import shutil
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 
 from node import untrusted
-from protocol.errors import NotFound, Unavailable, Unsatisfiable
+from protocol.errors import NotFound, Unsatisfiable
 from protocol.model import Artifact
 from protocol.service import ByteRange, OpenArtifact
-from protocol.splice import SMALLEST, Source
+from protocol.streams import FileStream
 
 IMAGE = "image.iso"
 _PIECE = 1 << 20
@@ -94,34 +93,3 @@ def _digested(path: Path, stop: threading.Event) -> tuple[int, str]:
             size += len(piece)
         os.fsync(file.fileno())
     return size, digest.hexdigest()
-
-
-class FileStream:
-    """A range of a file, piece by piece, read in a thread."""
-
-    def __init__(self, descriptor: int, start: int, end: int) -> None:
-        self._descriptor = descriptor
-        self._offset = start
-        self._end = end
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        while self._offset < self._end:
-            room = min(_PIECE, self._end - self._offset)
-            data = await asyncio.to_thread(os.pread, self._descriptor, room, self._offset)
-            if not data:
-                raise Unavailable("the file is shorter than it was")
-            self._offset += len(data)
-            yield data
-
-    def direct(self) -> Source | None:
-        """The range itself, to be sent by the system."""
-        length = self._end - self._offset
-        if length < SMALLEST:
-            return None
-        return Source(b"", os.dup(self._descriptor), self._offset, length)
-
-    async def close(self) -> None:
-        """Close the file."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1

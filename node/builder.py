@@ -15,16 +15,11 @@ from msgspec.structs import replace
 from node.collecting import Collecting
 from node.command_timer import CommandTimer
 from node.container import Place, container_spec, statuses
-from node.engines.base import (
-    Container,
-    ContainerState,
-    EngineError,
-    Exit,
-    ImageFailed,
-    ImageUnknown,
-)
+from node.engines.base import Container, ContainerState, Exit
+from node.engines.errors import EngineError, ImageFailed, ImageUnknown
 from node.fetch import FetchFailed
 from node.growing import Streaming
+from node.left import Left
 from node.logs import ServedLog
 from node.measuring import Meter
 from node.preparing import Preparation
@@ -40,8 +35,6 @@ from protocol.recipe import ImageOutput
 
 log = logging.getLogger(__name__)
 
-_AGAIN = 1.0  # seconds after which a failed write of the end is tried again
-
 
 class Builder:
     """One attempt, from its preparation to its end."""
@@ -56,6 +49,7 @@ class Builder:
         self._container = ""
         self._folder: WorkFolder | None = None
         self._provisions = Provisions(place, build)
+        served.hide(self._provisions.mask)
         self.streaming: Streaming | None = None  # what its readers follow
         self._meter: Meter | None = None
         self._timer = CommandTimer(build.request.recipe.commands, self.stop)
@@ -91,7 +85,9 @@ class Builder:
             event, cause = Event.FAIL, str(error)
         except EngineError as error:
             event, cause = Event.GIVE_UP, str(error)
-        except (OSError, PoolError) as error:
+        except OSError as error:
+            event, cause = Event.GIVE_UP, f"its node failed: {error.strerror or error}"
+        except PoolError as error:
             event, cause = Event.GIVE_UP, f"{type(error).__name__}: {error}"
         except Exception as error:
             log.exception("build %s", self.build.id)
@@ -258,6 +254,7 @@ class Builder:
         """Write down how it ended, then remove what is left of it; nobody sees it stopped
         before.
         """
+        cause = self._provisions.mask.text(cause)  # some of it others said, or the build
         if cause:
             self._log.say_last(cause)
         if not may(self.build, event):  # the build failed before it was collected
@@ -267,37 +264,10 @@ class Builder:
         if event is Event.CANCEL and build.artifacts:
             build = replace(build, artifacts=())
         ended = advance(build, event, self._place.clock(), cause)
-        written = await self._written(ended)
-        await self._clean_up()
-        if not ended.artifacts:
-            await asyncio.to_thread(self._place.artifacts.remove, ended.id)
-        while not written:  # cleaning up has made room
-            await asyncio.sleep(_AGAIN)
-            written = await self._written(ended)
+        left = Left(self._place, self._provisions, self._container, self._folder)
+        await left.behind(ended)
         self._log.end()
         self._publish(ended)
-
-    async def _written(self, ended: Build) -> bool:
-        try:
-            await self._place.keep(ended, None)
-        except PoolError as error:
-            log.warning("build %s: its end: %s", ended.id, error.detail)
-            return False
-        return True
-
-    async def _clean_up(self) -> None:
-        """Nothing of the build stays on the engine or in the work folder; what does is removed
-        later by `node/cleaner.py`.
-        """
-        try:
-            await asyncio.to_thread(self._provisions.forget_secrets)
-            if self._container:
-                await asyncio.to_thread(self._place.engine.remove, self._container)
-            if self._folder is not None:
-                await asyncio.to_thread(self._folder.remove)
-            await asyncio.to_thread(self._provisions.remove)
-        except (EngineError, OSError) as error:
-            log.warning("build %s: cleaning up: %s", self.build.id, error)
 
     def _reach(self, stage: Stage) -> None:
         """Step by step to that stage, from wherever the build is."""

@@ -7,7 +7,7 @@ import logging
 import time
 
 from node.container import LABEL, Place
-from node.engines.base import EngineError
+from node.engines.errors import EngineError
 from node.keeping import Keeping
 from node.records import Records
 from node.runner import Runner
@@ -79,9 +79,10 @@ class Cleaner:
         """
         if self._state.look_at_disk() >= self._place.settings.disk_reserve:
             return
-        for build in self._keeping.failures(before=time.time() - _FRESH):
+        before = time.time() - _FRESH
+        for build in self._keeping.failures(before):
             log.warning("the disk is full: removing what build %s left", build.id)
-            await asyncio.to_thread(self._keeping.drop_files, build)
+            await self._keeping.drop_failed(build.id, before)
             if self._state.look_at_disk() >= self._place.settings.disk_reserve:
                 return
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from node.builder import Builder
 from node.container import Place
-from node.engines.base import EngineError
+from node.engines.errors import EngineError
 from node.runner import Runner
 from node.state import NodeState
 from protocol.lifecycle import Event

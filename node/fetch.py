@@ -50,7 +50,8 @@ async def fetch_file(
     shown, digest, size = _shown(url), hashlib.sha256(), 0
     say(f"fetching {shown}")
     told = time.monotonic()
-    with await asyncio.to_thread(target.open, "wb", buffering=0) as file:
+    # Not unbuffered: that writes short on a full disk, and says nothing.
+    with await asyncio.to_thread(target.open, "wb") as file:
 
         def keep(piece: bytes) -> None:
             file.write(piece)

@@ -11,7 +11,8 @@ from typing import TypeVar
 from msgspec.structs import replace
 
 from node.container import BUILD_IMAGE, Place, image_of, labels, limits
-from node.engines.base import ContextFile, ImageFailed, ImageSpec, Interrupt, Login
+from node.engines.base import ContextFile, ImageSpec, Login
+from node.engines.errors import ImageFailed, Interrupt
 from node.inputs import Gathering, in_thread
 from node.logs import ServedLog
 from node.provisions import Provisions
@@ -88,7 +89,7 @@ class ImageWork:
 
         def say(line: str) -> None:
             pulled.set()
-            self._say(line)
+            self._log.say(line)
 
         login = self._login(base.credentials) if base.credentials is not None else None
         loop = asyncio.get_running_loop()
@@ -113,7 +114,7 @@ class ImageWork:
             code = 0
         except ImageFailed as error:
             code = error.code
-            self._say(str(error))
+            self._log.say(str(error))
             raise
         finally:
             self._note(replace(step, end=self._log.size, exit_code=code))
@@ -138,7 +139,7 @@ class ImageWork:
         )
 
     async def _import(self, file: Path) -> None:
-        self._say("importing the file system")
+        self._log.say("importing the file system")
         await self._long(
             self._engine.import_rootfs, file, self._image, self._labels, self._interrupt
         )
@@ -149,7 +150,7 @@ class ImageWork:
         """An image that is here under the name of the very bytes needs no loading."""
         if self._image not in await asyncio.to_thread(self._engine.images):
             file = await gathering.file(base, "base")
-            self._say(f"loading the image of build {base.build}")
+            self._log.say(f"loading the image of build {base.build}")
             if await asyncio.to_thread(self._engine.is_saved, file):
                 await self._long(self._engine.load, file, self._image, self._interrupt)
             else:
@@ -158,10 +159,6 @@ class ImageWork:
 
     async def _long(self, work: Callable[..., T], *arguments: object) -> T:
         return await in_thread(self._interrupt, work, *arguments, pool=self._place.long)
-
-    def _say(self, line: str) -> None:
-        masked = self._provisions.mask.whole(line.encode("utf-8", "replace"))
-        self._log.say(masked.decode("utf-8", "replace"))
 
 
 async def _file(gathering: Gathering, content: Content | None, name: str) -> Path | None:

@@ -14,7 +14,8 @@ from typing import TypeVar
 
 from node import untrusted
 from node.config import NodeSettings
-from node.engines.base import Interrupt, Mount
+from node.engines.base import Mount
+from node.engines.errors import Interrupt
 from node.fetch import fetch_file
 from node.workfolder import remove_folder
 from protocol.blob_folder import BlobFolder
@@ -140,7 +141,8 @@ class Gathering:
             self._copy(blob, target)
 
     def _copy(self, source: Path, target: Path) -> None:
-        with source.open("rb", buffering=0) as reader, target.open("wb", buffering=0) as writer:
+        # Not unbuffered: that writes short on a full disk, and says nothing.
+        with source.open("rb", buffering=0) as reader, target.open("wb") as writer:
             while piece := reader.read(_PIECE):
                 self._interrupt.check()
                 writer.write(piece)

@@ -3,6 +3,8 @@ about that.
 """
 
 import asyncio
+import logging
+from pathlib import Path
 
 from msgspec.structs import replace
 
@@ -11,16 +13,21 @@ from node.core.retention import expired, forgotten
 from node.ledger import Ledger
 from node.runner import Runner
 from protocol.after import check_deletable
-from protocol.model import Build, Result, Stage
-from protocol.request import uploads
+from protocol.locks import Locks
+from protocol.model import Build, Result
+from protocol.references import still_needed
 from protocol.service import Caller
+
+log = logging.getLogger(__name__)
 
 
 class Keeping:
     """Pins, deletes and forgets. For use on the event loop."""
 
-    def __init__(self, place: Place, ledger: Ledger, runner: Runner) -> None:
+    def __init__(self, place: Place, ledger: Ledger, runner: Runner, locks: Locks) -> None:
+        """`locks`: who holds a build's is the only one to begin, pin or forget it."""
         self._place = place
+        self._locks = locks
         self._settings = place.settings
         self._ledger = ledger
         self._board = ledger.board
@@ -28,45 +35,78 @@ class Keeping:
 
     async def pin(self, build_id: str, pinned: bool) -> Build:
         """See BuildService."""
-        if self._ledger.get(build_id).pinned is not pinned:
-            await self._ledger.pin(build_id, pinned)
-            build = self._ledger.get(build_id)
-            build = replace(build, pinned=pinned, revision=build.revision + 1)
-            self._runner.follow(build)
-            self._place.publish(build)
-        return self._ledger.get(build_id)
+        async with self._locks[build_id]:
+            if self._ledger.get(build_id).pinned is not pinned:
+                await self._ledger.pin(build_id, pinned)
+                build = self._ledger.get(build_id)
+                build = replace(build, pinned=pinned, revision=build.revision + 1)
+                self._runner.follow(build)
+                self._place.publish(build)
+            return self._ledger.get(build_id)
 
     async def delete(self, caller: Caller, build_id: str) -> None:
         """See BuildService."""
-        build = self._ledger.get(build_id)
-        check_deletable(replace(self._ledger.kept(build_id).record, build=build), caller)
-        self.drop_files(build)
-        await self._ledger.forget(build_id)
+        async with self._locks[build_id]:
+            build = self._ledger.get(build_id)
+            check_deletable(replace(self._ledger.kept(build_id).record, build=build), caller)
+            await self.drop_files(build)
+            await self._ledger.forget(build_id)
 
     async def forget_old(self) -> None:
         """Drop logs and artifacts, and later records, of builds that ended longer ago than the
-        settings or they themselves say, and uploads that nobody used for long. Raises Unavailable.
+        settings or they themselves say, and uploads that nobody used for long. Raises Unavailable,
+        OSError.
         """
         now = self._place.clock()
         for key in expired(self._board, now, self._settings.keep):
-            self.drop_files(self._ledger.get(key))
+            async with self._locks[key]:
+                for build in self._still(key):
+                    if expired((build,), now, self._settings.keep):
+                        await self.drop_files(build)
         keep = max(self._settings.keep, self._settings.record_keep)
         for key in forgotten(self._board, now, keep):
-            await self._ledger.forget(key)
-        live = (build for build in self._board if build.stage is not Stage.STOPPED)
-        needed = frozenset().union(*(uploads(build.request) for build in live))
+            async with self._locks[key]:
+                if forgotten(self._still(key), now, keep):
+                    await self._ledger.forget(key)
         old = now - self._settings.upload_keep
-        await asyncio.to_thread(self._place.blobs.expire, old, needed)
+        await asyncio.to_thread(self._place.blobs.expire, old, still_needed(self._board))
+
+    def _still(self, build_id: str) -> tuple[Build, ...]:
+        """The build as it is now, if it is there: others may have had the loop since."""
+        build = self._ledger.known(build_id)
+        return () if build is None else (build,)
 
     def failures(self, before: float) -> tuple[Build, ...]:
         """Builds that ended before that moment and did not succeed, oldest first; none that is
         pinned.
         """
-        ended = [b for b in self._board if b.stopped is not None and b.stopped < before]
-        failed = [b for b in ended if b.result is not Result.SUCCEEDED and not b.pinned]
+        failed = [build for build in self._board if _failed(build, before)]
         return tuple(sorted(failed, key=lambda build: build.stopped or 0.0))
 
-    def drop_files(self, build: Build) -> None:
-        """Remove its log and artifacts. Blocks."""
-        self._runner.forget(build)
-        self._place.artifacts.remove(build.id)
+    async def drop_failed(self, build_id: str, before: float) -> None:
+        """Remove what one of them left, if it still is one. Raises OSError."""
+        async with self._locks[build_id]:
+            for build in self._still(build_id):
+                if _failed(build, before):
+                    await self.drop_files(build)
+
+    async def drop_files(self, build: Build) -> None:
+        """Remove its log and artifacts. Raises OSError."""
+        path = self._runner.forget_log(build)
+        await asyncio.to_thread(self._remove, path, build.id)
+
+    async def drop_earlier(self, attempt: Build) -> None:
+        """Remove what an earlier attempt left, which the later one must not take for its own."""
+        try:
+            await self.drop_files(attempt)
+        except OSError as error:
+            log.warning("the log of an earlier attempt of %s stays: %s", attempt.id, error)
+
+    def _remove(self, path: Path, build_id: str) -> None:
+        self._place.artifacts.remove(build_id)
+        path.unlink(missing_ok=True)
+
+
+def _failed(build: Build, before: float) -> bool:
+    ended = build.stopped is not None and build.stopped < before
+    return ended and build.result is not Result.SUCCEEDED and not build.pinned

@@ -8,6 +8,7 @@ import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+from node.masking import Mask
 from protocol.errors import NotFound, Unavailable
 from protocol.service import OpenLog
 from protocol.splice import SMALLEST, Source
@@ -28,6 +29,13 @@ class ServedLog:
         self._loop = asyncio.get_running_loop()
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         self.size = os.fstat(self._descriptor).st_size
+        self._mask = Mask(())
+
+    def hide(self, mask: Mask) -> None:
+        """What the node itself says here from now on is without these secrets; what is appended is
+        its appender's matter.
+        """
+        self._mask = mask
 
     def append(self, data: bytes) -> None:
         """Add bytes and wake the readers."""
@@ -40,13 +48,13 @@ class ServedLog:
 
     def say(self, line: str) -> None:
         """A line of the node's own. Raises OSError."""
-        self.append(_own(line))
+        self.append(_own(self._mask.text(line)))
 
     def say_last(self, line: str) -> None:
         """The last line, once: a node that was killed behind it says it again. On a full disk it is
         not said.
         """
-        words = _own(line)
+        words = _own(self._mask.text(line))
         with contextlib.suppress(OSError):
             if self.read(max(0, self.size - len(words)), len(words)) != words:
                 self.append(words)

@@ -32,6 +32,10 @@ class Mask:
                 at = data.find(secret, at + 1)
         return bytes(shown)
 
+    def text(self, words: str) -> str:
+        """The same for a text, of equal length in bytes."""
+        return self.whole(words.encode("utf-8", "replace")).decode("utf-8", "replace")
+
     def begun(self, data: bytes) -> int:
         """How many of the last bytes may be the beginning of a secret that has not ended."""
         most = 0

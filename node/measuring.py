@@ -8,7 +8,8 @@ import contextlib
 
 from msgspec.structs import replace
 
-from node.engines.base import Engine, EngineError
+from node.engines.base import Engine
+from node.engines.errors import EngineError
 from node.workfolder import WorkFolder
 from protocol.model import Usage
 

@@ -100,7 +100,12 @@ class _PipeReader:
             else:
                 await self._readable()
         whole = Artifact(source.name, source.size, digest.hexdigest(), kept=False)
-        await asyncio.to_thread(source.had, whole)
+        try:
+            await asyncio.to_thread(source.had, whole)
+        except OSError as error:
+            words = f"its node could not write down that its stream was read: {error.strerror}"
+            source.stop(Event.GIVE_UP, words)
+            raise Unavailable(words) from error
         self._whole = True
         source.all_read(whole)
         await source.ended_well()

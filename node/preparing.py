@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 from node.container import Place
-from node.engines.base import Interrupt
+from node.engines.errors import Interrupt
 from node.fetch import FetchFailed, fetch
 from node.images import ImageWork
 from node.inputs import Gathering

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from node.config import NodeSettings
 from node.container import LABEL, limits
-from node.engines.base import ContainerSpec, Engine, EngineError
+from node.engines.base import ContainerSpec, Engine
+from node.engines.errors import EngineError
 from node.workfolder import Plan, WorkFolder
 from protocol.request import Needs
 

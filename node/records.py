@@ -11,6 +11,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from protocol.database import Database
+from protocol.database_file import apart, joined
 from protocol.lifecycle import Event
 from protocol.record import Record
 from protocol.request import BuildRequest
@@ -85,6 +86,10 @@ class Records:
         """Raises Unavailable where nothing can be written."""
         await self._database.write(lambda c: c.execute("DELETE FROM images WHERE name = ''"))
 
+    async def erase(self) -> None:
+        """No file has any more what was deleted before. Raises Conflict, Unavailable."""
+        await self._database.erase()
+
     async def close(self) -> None:
         """Write what was given, and close the file."""
         await self._database.close()
@@ -93,9 +98,10 @@ class Records:
 def _put(connection: Connection, kept: Kept) -> None:
     build = kept.record.build
     slim = replace(kept, record=replace(kept.record, build=replace(build, request=BuildRequest())))
+    value = msgspec.msgpack.encode(slim)
     connection.execute(
         "INSERT INTO builds VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET value = excluded.value",
-        (build.id, msgspec.msgpack.encode(slim)),
+        (build.id, apart(value) if kept.record.secrets else value),
     )
     if kept.record.revision <= 1:
         connection.execute(
@@ -117,7 +123,7 @@ def _all(connection: Connection) -> tuple[Kept, ...]:
 
 
 def _kept(value: bytes, request: bytes) -> Kept:
-    kept = msgspec.msgpack.decode(value, type=Kept)
+    kept = msgspec.msgpack.decode(joined(value), type=Kept)
     whole = msgspec.msgpack.decode(request, type=BuildRequest)
     build = replace(kept.record.build, request=whole)
     return replace(kept, record=replace(kept.record, build=build))

@@ -5,6 +5,9 @@ earlier life left in the middle.
 import asyncio
 import logging
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -12,11 +15,13 @@ from msgspec.structs import replace
 from node.builder import Builder
 from node.container import LABEL, Place, image_of
 from node.core.resume import Way, way_on
-from node.engines.base import Container, ContainerState, EngineError
+from node.engines.base import Container, ContainerState
+from node.engines.errors import EngineError
 from node.ledger import Ledger
 from node.logs import ServedLog, ended_log
 from node.records import Kept
 from node.state import NodeState
+from protocol.errands import Errands
 from protocol.errors import PoolError, Unavailable
 from protocol.lifecycle import Event, advance, may
 from protocol.model import Build
@@ -24,7 +29,7 @@ from protocol.service import ByteRange, OpenArtifact
 
 log = logging.getLogger(__name__)
 
-_AGAIN = 1.0  # seconds between looks for an engine that does not answer
+_AGAIN = 1.0  # seconds between tries, where engine or disk does not do what it is to
 
 Attempt = tuple[str, int]
 
@@ -42,12 +47,13 @@ class Runner:
         self._served: dict[str, ServedLog] = {}
         self._waiting: deque[str] = deque()  # direct builds without a slot
         self._unresumed = ledger.unended()
-        self.coming = 0  # builds that are being written down
+        self._errands = Errands("a build was not ended")
+        self._coming = 0  # builds that are being written down
 
     @property
     def used(self) -> int:
         """Slots that are not free."""
-        return len(self._builders) + self.coming + len(self._unresumed)
+        return len(self._builders) + self._coming + len(self._unresumed)
 
     @property
     def waiting(self) -> int:
@@ -98,12 +104,21 @@ class Runner:
         if builder := self._builders.get(build.id):
             builder.build = replace(builder.build, pinned=build.pinned, revision=build.revision)
 
-    def forget(self, build: Build) -> None:
-        """Remove its log."""
+    def forget_log(self, build: Build) -> Path:
+        """Its log is opened for nobody any more; where it lies, to be removed."""
         self._served.pop(build.id, None)
-        self._log_path(build).unlink(missing_ok=True)
+        return self._log_path(build)
 
     # Beginning and ending
+
+    @contextmanager
+    def one_coming(self) -> Iterator[None]:
+        """A slot is kept free while its build is written down."""
+        self._coming += 1
+        try:
+            yield
+        finally:
+            self._coming -= 1
 
     def wait_for_slot(self, build: Build) -> None:
         """A client's build: begun when there is a slot."""
@@ -115,16 +130,40 @@ class Runner:
         while self._waiting and not self._state.facts_reason(self.used, 0):
             self.begin(self._ledger.get(self._waiting.popleft()))
 
+    async def keep_filling(self) -> None:
+        """For as long as the node lives: also what keeps builds waiting other than builds - the
+        engine, the disk - comes to an end.
+        """
+        while True:
+            await self._state.changed.wait(self._state.changed.count, None)
+            self.fill_slots()
+
     def begin(self, build: Build, found: Container | None = None) -> None:
         """Run the build, or watch on where its container was found."""
         build = replace(build, node=self._place.node)
-        served = self._served[build.id] = ServedLog(self._log_path(build), build.attempt)
+        try:
+            served = self._served[build.id] = ServedLog(self._log_path(build), build.attempt)
+        except OSError as error:
+            words = f"its log cannot be made: {error.strerror or error}"
+            self._errands.do(partial(self._not_begun, build, words))
+            return
         builder = self._builders[build.id] = Builder(self._place, build, served)
         kept = self._ledger.kept(build.id)
         if kept.stop is not None:
             builder.stop(kept.stop.event, kept.stop.cause)
         self._tasks[build.id] = asyncio.create_task(self._run(builder, found))
         self._state.changed.touch()
+
+    async def _not_begun(self, build: Build, cause: str) -> None:
+        """It ends so, as soon as that can be written down; its slot is used until then."""
+        log.warning("build %s: %s", build.id, cause)
+        with self.one_coming():
+            while True:
+                try:
+                    return await self._write_end(build, Event.GIVE_UP, cause)
+                except PoolError as error:
+                    log.warning("build %s: its end: %s", build.id, error.detail)
+                    await asyncio.sleep(_AGAIN)
 
     async def _run(self, builder: Builder, found: Container | None) -> None:
         build_id = builder.build.id
@@ -167,6 +206,7 @@ class Runner:
         until it starts again.
         """
         self._waiting.clear()
+        await self._errands.cancel()
         if limit > 0 and self._tasks:
             log.info("%d builds run; they have %g s to end", len(self._tasks), limit)
             await asyncio.wait(tuple(self._tasks.values()), timeout=limit)

@@ -4,8 +4,8 @@ its own engine.
 A scheduler's attempt runs at once or is refused; a client's build may wait here for a slot.
 """
 
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
+from functools import partial
 from secrets import token_bytes
 
 from node.container import Place
@@ -39,7 +39,7 @@ from protocol.model import (
     new_build,
 )
 from protocol.record import reported
-from protocol.references import check_given, filled_like, resolve
+from protocol.references import filled_like, provided
 from protocol.request import BuildRequest, Forward, Secrets, uploads
 from protocol.service import LOCAL, ByteRange, ByteStream, Caller, OpenArtifact, OpenLog
 from protocol.streams import no_log
@@ -55,8 +55,8 @@ class NodeService:
         self._ledger = ledger
         self._board = ledger.board
         self._runner = runner
-        self.keeping = Keeping(place, ledger, runner)
         self._locks = Locks()  # one forward at a time for a build, one create for a key
+        self.keeping = Keeping(place, ledger, runner, self._locks)
 
     # Builds
 
@@ -105,7 +105,7 @@ class NodeService:
         known = self._ledger.known(forward.id)
         if not admits(known, forward) and known is not None:
             return known
-        request = await self._provided(request, forwarded=True)
+        request = await self._provided(request, uploads(request))
         if known is not None:
             await self._runner.end(known.id, Event.GIVE_UP, "a later attempt takes its place")
         if reason := self._runner.why_busy():
@@ -120,31 +120,12 @@ class NodeService:
             key=forward.key,
             retry_of=forward.retry_of,
         )
-        with self._coming():
+        with self._runner.one_coming():
             await self._ledger.add(build, forward, secrets)
-        if known is not None:
-            self.keeping.drop_files(known)
+            if known is not None:
+                await self.keeping.drop_earlier(known)
         self._runner.begin(build)
         return self._ledger.get(build.id)
-
-    @contextmanager
-    def _coming(self) -> Iterator[None]:
-        """A slot is kept free while its build is written down."""
-        self._runner.coming += 1
-        try:
-            yield
-        finally:
-            self._runner.coming -= 1
-
-    async def _provided(self, request: BuildRequest, *, forwarded: bool) -> BuildRequest:
-        """The request with all digests, of which all bytes are here: a scheduler has sent them
-        before its forward. Raises Invalid, NotFound, Conflict.
-        """
-        given = uploads(request) if forwarded else frozenset()
-        here = given - await self._place.blobs.missing(LOCAL, given)
-        request = resolve(request, self._ledger.get, here)
-        check_given(request, await self._place.blobs.missing(LOCAL, uploads(request)))
-        return request
 
     async def _direct(
         self,
@@ -175,7 +156,16 @@ class NodeService:
         """A client's request with all digests. Raises what `submit` does."""
         if self._state.leaving or self._runner.waiting >= self._settings.waiting_limit:
             raise Busy(f"{self._runner.waiting} builds wait here already", retry_after=10)
-        return await self._provided(request, forwarded=False)
+        return await self._provided(request)
+
+    async def _provided(
+        self, request: BuildRequest, sent: frozenset[str] = frozenset()
+    ) -> BuildRequest:
+        """The request with all digests, of which all bytes are here; `sent`: what a scheduler sent
+        before its forward. Raises Invalid, NotFound, Conflict.
+        """
+        missing = partial(self._place.blobs.missing, LOCAL)
+        return await provided(request, self._ledger.get, missing, sent=sent, needed=uploads)
 
     async def preview(self, caller: Caller, request: BuildRequest) -> Explanation:
         """See BuildService."""

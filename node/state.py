@@ -10,7 +10,8 @@ from pathlib import Path
 
 from node.config import NodeSettings
 from node.core.capacity import Facts, capacity
-from node.engines.base import Engine, EngineError, EngineInfo
+from node.engines.base import Engine, EngineInfo
+from node.engines.errors import EngineError
 from protocol import VERSION
 from protocol.identity import Identity
 from protocol.messages import API_VERSION, Report

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable
 from typing import Any, TypeVar
 
-from node.engines.base import Interrupt
+from node.engines.errors import Interrupt
 from node.records import Stop
 from protocol.lifecycle import Event
 

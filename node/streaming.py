@@ -7,13 +7,13 @@ import contextlib
 import os
 from collections.abc import AsyncIterator, Callable
 
-from node.artifacts import FileStream
 from node.growing import PIECE, Streaming, unsatisfiable
 from node.piping import Pipe
 from node.workfolder import WorkFolder
 from protocol.errors import Unavailable
 from protocol.lifecycle import Event
 from protocol.service import ByteRange, ByteStream, OpenArtifact
+from protocol.streams import FileStream
 
 
 def streaming(

@@ -20,6 +20,7 @@ from typing import Any, BinaryIO, TypeVar
 
 from protocol.errors import Busy, Invalid, PoolError, TooLarge, Unavailable
 from protocol.service import ByteStream, Caller
+from protocol.streams import FileStream
 
 T = TypeVar("T")
 
@@ -67,11 +68,14 @@ class BlobFolder:
     def open(self, sha256: str) -> tuple[ByteStream, int] | None:
         """A reader of the bytes, and how many there are; None where they are not here."""
         path = self.path(sha256)
+        if path is None:
+            return None
         try:
-            file = path.open("rb", buffering=0) if path is not None else None
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             return None
-        return (_Reader(file), os.fstat(file.fileno()).st_size) if file is not None else None
+        size = os.fstat(descriptor).st_size
+        return FileStream(descriptor, 0, size), size
 
     async def missing(self, caller: Caller, digests: Collection[str]) -> frozenset[str]:
         """See Blobs."""
@@ -88,6 +92,13 @@ class BlobFolder:
                 f"{sha256[:80]!r} is no digest", field="sha256", expected="64 lower-case hex digits"
             )
         self._check_size(size or 0)
+        try:
+            return await self._uploaded(stream, sha256, size)
+        except OSError as error:
+            words = f"it cannot be kept: {error.strerror or error}"
+            raise Busy(words, retry_after=60) from error
+
+    async def _uploaded(self, stream: ByteStream, sha256: str, size: int | None) -> str:
         await self._in_thread(self._check_room, size or 0)
         part = await self._in_thread(self._new_part)
         try:
@@ -95,8 +106,6 @@ class BlobFolder:
             digest, length = part.digest.hexdigest(), part.size
             _check_same(digest, length, sha256, size)
             await self._in_thread(part.publish, self._folder / digest)
-        except OSError as error:
-            raise Busy(f"it cannot be kept: {error.strerror}", retry_after=60) from error
         finally:
             await self._in_thread(part.drop)
         return digest
@@ -203,21 +212,6 @@ class _Part:
         """Close it, and remove it where it was not published."""
         self._file.close()
         self._path.unlink(missing_ok=True)
-
-
-class _Reader:
-    """A file, piece by piece, read in a thread."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        while piece := await asyncio.to_thread(self._file.read, _PIECE):
-            yield piece
-
-    async def close(self) -> None:
-        """Close the file."""
-        self._file.close()
 
 
 class Pipe:

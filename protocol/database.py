@@ -10,14 +10,14 @@ import contextlib
 import logging
 import sqlite3
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
 from protocol.database_file import backup as backup
-from protocol.database_file import code, opened, translated
-from protocol.errors import Unavailable
+from protocol.database_file import code, emptied, opened, translated
+from protocol.errors import PoolError, Unavailable
 
 T = TypeVar("T")
 Change = Callable[[sqlite3.Connection], T]
@@ -101,6 +101,13 @@ class Database:
         answer: T = await write.answer
         return answer
 
+    async def erase(self) -> None:
+        """What was overwritten or deleted before is in no file any more; where another process
+        reads the file now, only the next call does it. Raises Conflict where the file is corrupt,
+        Unavailable.
+        """
+        await asyncio.to_thread(self._erase)
+
     async def close(self) -> None:
         """Write what was given, and close the file."""
         if not self._closed:
@@ -113,6 +120,11 @@ class Database:
         if self._waiting:
             self._given.put(self._waiting)
             self._waiting = []
+
+    def _erase(self) -> None:
+        with self._in_use, translated(self.path):
+            if not self._closed:  # then it is done, or about to be
+                emptied(self._connection)
 
     # On the writer thread
 
@@ -128,9 +140,10 @@ class Database:
                 with self._in_use:
                     self._commit(group)
                 _answer(group)
-        with contextlib.suppress(sqlite3.Error):  # a reader may be in the way: then it stays as is
-            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        self._connection.close()
+        with self._in_use:
+            with contextlib.suppress(sqlite3.Error):  # a reader may be in the way: it stays as is
+                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            self._connection.close()
 
     def _commit(self, group: "list[_Write]") -> None:
         """Write all of them, or note why not."""
@@ -195,6 +208,16 @@ class Database:
                 self._on_full()
             except Exception:
                 log.exception("no room could be made")
+
+
+async def keep_erasing(erase: Callable[[], Awaitable[None]], every: float) -> None:
+    """Erase what was deleted, for as long as a program lives; `every`: seconds."""
+    while True:
+        await asyncio.sleep(every)
+        try:
+            await erase()
+        except PoolError as error:
+            log.warning("what was deleted is still in a file: %s", error.detail)
 
 
 class _Write:

@@ -1,5 +1,6 @@
 """The SQLite files of this project: how one is opened, made, brought to the newest format and
-copied. What is read and written is elsewhere: `protocol/database.py`.
+copied, and how nothing that was deleted stays in them. What is read and written is elsewhere:
+`protocol/database.py`.
 """
 
 import contextlib
@@ -91,6 +92,30 @@ def _synced(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def apart(value: bytes) -> bytes:
+    """The value, no byte of which is 0 at its beginning, such that all of it lies in pages that
+    hold nothing else. Those are overwritten as a whole when it is replaced or deleted; of what lies
+    among the rows of a page, SQLite leaves copies when it moves rows to another.
+    """
+    return bytes(_PAGE) + value
+
+
+def joined(value: bytes) -> bytes:
+    """The value, whether it was `apart` or not."""
+    return value.lstrip(b"\0")
+
+
+def emptied(connection: sqlite3.Connection) -> None:
+    """Take the log into the file and cut it to nothing: what was overwritten stays in the log
+    otherwise. Nobody is waited for who reads it now; then it is left.
+    """
+    connection.execute("PRAGMA busy_timeout = 0")
+    try:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    finally:
+        connection.execute(f"PRAGMA busy_timeout = {round(_PATIENCE * 1000)}")
 
 
 def backup(source: Path, target: Path) -> None:

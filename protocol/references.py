@@ -2,15 +2,17 @@
 earlier builds have that it names.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Iterable
 
 from protocol.errors import Conflict, Invalid, NotFound
 from protocol.model import Artifact, Build, Stage, artifact_named
 from protocol.recipe import UploadedContent
-from protocol.request import BuildRequest, Reference, contents, resolved
+from protocol.request import BuildRequest, Reference, contents, resolved, uploads
 
 Find = Callable[[str], Build]
 """A build by its id; raises NotFound."""
+Missing = Callable[[Collection[str]], Awaitable[frozenset[str]]]
+"""Which of these digests are not here."""
 
 
 def resolve(request: BuildRequest, find: Find, here: Collection[str] = ()) -> BuildRequest:
@@ -80,6 +82,29 @@ def check_given(request: BuildRequest, missing: Collection[str]) -> None:
                 field=field,
                 expected="an artifact that can be had",
             )
+
+
+async def provided(
+    request: BuildRequest,
+    find: Find,
+    missing: Missing,
+    *,
+    sent: frozenset[str] = frozenset(),
+    needed: Callable[[BuildRequest], frozenset[str]],
+) -> BuildRequest:
+    """The request with all digests, whose `needed` bytes are here. `sent`: digests of what may have
+    been sent before the request, and need not be an artifact that we know. Raises Invalid,
+    NotFound, Conflict.
+    """
+    request = resolve(request, find, sent - await missing(sent))
+    check_given(request, await missing(needed(request)))
+    return request
+
+
+def still_needed(builds: Iterable[Build]) -> frozenset[str]:
+    """Digests of all that builds take from elsewhere which have not stopped."""
+    live = (build for build in builds if build.stage is not Stage.STOPPED)
+    return frozenset().union(*(uploads(build.request) for build in live))
 
 
 def uploaded(request: BuildRequest) -> frozenset[str]:

@@ -44,6 +44,7 @@ class ProgramSettings(ApiSettings, frozen=True, forbid_unknown_fields=True):
     notice_tries: Annotated[int, Meta(ge=1)] = 20  # in a row, until a notice is given up
     notice_timeout: Annotated[float, Meta(gt=0)] = 10.0  # seconds that sending one may take
     notice_limit: Annotated[int, Meta(ge=1)] = 64  # notices that are sent at the same time
+    erase_every: Annotated[float, Meta(gt=0)] = 60.0  # seconds until no file has what was deleted
     cancel_every: Annotated[float, Meta(gt=0)] = 10.0  # seconds between looks at a cancel_url
 
 

@@ -17,6 +17,7 @@ from protocol.api.route import Context
 from protocol.beacon import Beacon
 from protocol.blob_folder import BlobFolder
 from protocol.board import Board
+from protocol.database import keep_erasing
 from protocol.errors import PoolError
 from protocol.identity import Identity
 from protocol.logs import log_step
@@ -135,6 +136,7 @@ class Scheduler:
             self.dispatcher.run(recover=recover),
             self.keep_house(),
             self.metrics.watch_loop(),
+            keep_erasing(self.store.erase, self.settings.erase_every),
         )
 
     async def keep_house(self) -> None:
@@ -149,6 +151,7 @@ class Scheduler:
     async def close(self) -> None:
         """Stop placing and polling, and write down what is not yet."""
         await self.notices.close()
+        await self.service.keeping.close()
         await self.dispatcher.close()
         await self.dispatcher.ledger.close()
         await self.store.close()

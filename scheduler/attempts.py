@@ -68,6 +68,11 @@ class Attempts:
         self._changed(build, steps.cancelled(build, time.time(), cause))
         return self.ledger.get(build.id)
 
+    def superseded(self, build: Build, cause: str) -> Build:
+        """Our record of a build of which the scheduler above has begun another attempt."""
+        self._changed(build, steps.superseded(build, time.time(), cause))
+        return self.ledger.get(build.id)
+
     def follow(self, reported: Build, node: str, *, leaving: bool = False) -> None:
         """This node's word on an attempt of ours; one that is not the record's attempt, or not on
         the record's node, says nothing. `leaving`: it shuts down, and what it gives up for that

@@ -5,13 +5,16 @@ change about that. Logs and artifacts are on the nodes, which are told.
 import asyncio
 import logging
 import time
+from functools import partial
 
 from msgspec.structs import replace
 
 from protocol.after import check_deletable, record_lasts_until
+from protocol.errands import Errands
 from protocol.errors import NotFound, PoolError, Unavailable
-from protocol.model import Build, Stage
-from protocol.request import uploads
+from protocol.locks import Locks
+from protocol.model import Build
+from protocol.references import still_needed
 from protocol.service import Caller
 from scheduler.config import SchedulerSettings
 from scheduler.dispatch import Dispatcher
@@ -29,21 +32,26 @@ class Keeping:
         self._caller = dispatcher.caller
         self._pool = dispatcher.pool
         self._ledger = dispatcher.ledger
+        self._locks = Locks()  # one at a time for a build
+        self._errands = Errands("a node was not told that a build is not pinned after all")
 
     async def pin(self, build_id: str, pinned: bool) -> Build:
         """See BuildService."""
-        before = self._ledger.get(build_id)
-        if before.pinned is pinned:
-            return before
-        # Ours first: to a node that says otherwise its next report would have it told again.
-        self._put(build_id, pinned)
-        try:
-            await self._node_pins(before, pinned)
-            await self._ledger.saved(build_id)
-        except PoolError:
-            self._put(build_id, before.pinned)
-            raise
-        return self._ledger.get(build_id)
+        async with self._locks[build_id]:
+            before = self._ledger.get(build_id)
+            if before.pinned is pinned:
+                return before
+            # Ours first: to a node that says otherwise its next report would have it told again.
+            self._put(build_id, pinned)
+            try:
+                await self._node_pins(before, pinned)
+                await self._ledger.saved(build_id)
+            except PoolError:
+                self._put(build_id, before.pinned)
+                # It may have heard of it, and does not report what has long ended.
+                self._errands.do(partial(self._node_pins, before, before.pinned))
+                raise
+            return self._ledger.get(build_id)
 
     def _put(self, build_id: str, pinned: bool) -> None:
         build = self._ledger.get(build_id)
@@ -59,16 +67,17 @@ class Keeping:
 
     async def delete(self, caller: Caller, build_id: str) -> None:
         """See BuildService."""
-        build = self._ledger.get(build_id)
-        check_deletable(self._ledger.record(build_id), caller)
-        if client := self._node_of(build):
-            try:
-                await client.delete(self._caller, build_id)
-            except NotFound as error:
-                log.info("deleting %s: %s", build_id, error.detail)
-        if build_id in self._ledger:
-            self._ledger.deleted.append(build_id)
-            await self._dispatcher.forget(build_id)
+        async with self._locks[build_id]:
+            build = self._ledger.get(build_id)
+            check_deletable(self._ledger.record(build_id), caller)
+            if client := self._node_of(build):
+                try:
+                    await client.delete(self._caller, build_id)
+                except NotFound as error:
+                    log.info("deleting %s: %s", build_id, error.detail)
+            if build_id in self._ledger:
+                self._ledger.deleted.append(build_id)
+                await self._dispatcher.forget(build_id)
 
     def _node_of(self, build: Build) -> NodeClient | None:
         """What has the build's attempt; None where none has. Raises Unavailable."""
@@ -85,10 +94,19 @@ class Keeping:
         now = time.time()
         self._ledger.forget_keys(now - self._settings.key_keep)
         for build in self._ledger.board:
-            end = record_lasts_until(build, self._settings.keep)
-            if end is not None and end < now:
-                await self._dispatcher.forget(build.id)
-        live = (build for build in self._ledger.board if build.stage is not Stage.STOPPED)
-        needed = frozenset().union(*(uploads(build.request) for build in live))
-        old = now - self._settings.upload_keep
+            async with self._locks[build.id]:
+                if self._is_over(build.id, now):
+                    await self._dispatcher.forget(build.id)
+        old, needed = now - self._settings.upload_keep, still_needed(self._ledger.board)
         await asyncio.to_thread(self._dispatcher.sources.blobs.expire, old, needed)
+
+    def _is_over(self, build_id: str, now: float) -> bool:
+        """Whether it is to be forgotten, as it is now: others may have had the loop since."""
+        if build_id not in self._ledger:
+            return False
+        end = record_lasts_until(self._ledger.get(build_id), self._settings.keep)
+        return end is not None and end < now
+
+    async def close(self) -> None:
+        """Stop what is under way."""
+        await self._errands.cancel()

@@ -57,11 +57,6 @@ class Known:
             self._nodes[node] = replace(known, urls=())
             self._errands.do(partial(self._store.put_node, self._nodes[node]))
 
-    def cordoned(self, node: str) -> str | None:
-        """Why the node gets no new builds; None where it does."""
-        known = self._nodes.get(node)
-        return known.cordoned if known is not None else None
-
     async def cordon(self, name: str, reason: str | None) -> KnownNode:
         """Keep new builds from the node of this id or name, or with None allow them again; it is on
         disk when this returns. Raises NotFound, Unavailable.

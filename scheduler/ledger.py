@@ -20,6 +20,7 @@ from protocol.record import Record
 from protocol.request import Forward, Secrets, signing_secrets
 from protocol.watch import Watch
 from scheduler.core.queue import Share
+from scheduler.served import Served
 from scheduler.stores.base import Stale, Store
 
 log = logging.getLogger(__name__)
@@ -40,10 +41,8 @@ class Ledger:
         self._records: dict[str, Record] = {}
         self._waiting: set[str] = set()
         self._on_node: defaultdict[str, set[str]] = defaultdict(set)  # node -> builds
-        # owner -> priority -> when such a build of theirs was last placed
-        self._served: defaultdict[str, dict[int, float]] = defaultdict(dict)
+        self._served = Served()
         self._keys: dict[Key, str] = {}  # -> the build that was made with it
-        self._served_before: dict[str, float] = {}  # build that was just placed -> the same before
         self._unsaved: set[str] = set()
         self._writing = asyncio.Lock()
         self._changes = Watch()
@@ -93,7 +92,7 @@ class Ledger:
     def put(self, build: Build) -> Build:
         """Record a build's newest value, which is written as soon as may be."""
         before = self.board.get(build.id)
-        self._note_service(before, build)
+        self._served.note(before, build)
         self._index(before, build)
         self.board.put(build)
         if _lasting(before) != _lasting(build):
@@ -105,17 +104,6 @@ class Ledger:
         """How far its notices are. Raises NotFound."""
         build = self.get(build_id)
         self.put(replace(build, notices=notices, revision=build.revision + 1))
-
-    def _note_service(self, before: Build, build: Build) -> None:
-        """When owners were served last: not where the node declined, or nobody gains any lift."""
-        served, priority = self._served[build.owner], build.request.guidance.priority
-        if build.stage is Stage.PLACED and before.stage is Stage.QUEUED:
-            self._served_before[build.id] = served.get(priority, build.created)
-            served[priority] = build.history[-1].at
-        elif before.stage is Stage.PLACED:
-            earlier = self._served_before.pop(build.id, None)
-            if build.stage is Stage.QUEUED and earlier is not None:
-                served[priority] = earlier
 
     def acknowledged(self, build_id: str, store: str) -> None:
         """The scheduler above that placed this build has it on record, in this store."""
@@ -273,8 +261,8 @@ class Ledger:
         for builds in self._on_node.values():
             for key in builds:
                 running[self.board.get(key).owner] += 1
-        owners = running.keys() | self._served.keys()
-        return {owner: Share(running[owner], self._served.get(owner, {})) for owner in owners}
+        owners = running.keys() | self._served.owners()
+        return {owner: Share(running[owner], self._served.of(owner)) for owner in owners}
 
     def on_node(self, node: str) -> frozenset[str]:
         """Ids of the builds whose attempt is on this node."""

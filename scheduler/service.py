@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Collection
+from functools import partial
 
 from msgspec.structs import replace
 
@@ -21,6 +22,7 @@ from protocol.model import (
     Artifact,
     Build,
     Position,
+    Result,
     Stage,
     State,
     artifact_named,
@@ -60,7 +62,8 @@ class SchedulerService:
         self._blobs = dispatcher.sources.blobs
         self.keeping = Keeping(settings, dispatcher)
         self._as_node = AsNode(me, name, dispatcher)
-        self._accepting = Accepting(me, settings, dispatcher, self._as_node, self.cancel)
+        supersede = partial(self.cancel, superseded=True)
+        self._accepting = Accepting(me, settings, dispatcher, self._as_node, supersede)
         self._viewing = Viewing(self._board, self._node_of, self._caller)
 
     @property
@@ -130,17 +133,24 @@ class SchedulerService:
         self, caller: Caller, build_id: str, attempt: int | None = None, *, superseded: bool = False
     ) -> Build:
         """See BuildService. The node's own word counts where it answers."""
-        build = self._board.get(build_id)
+        build, attempts = self._board.get(build_id), self._dispatcher.attempts
         asked = self._ledger.as_asked(build).attempt
         if build.stage is Stage.STOPPED or attempt not in (None, asked):
             return build
         if build.node is not None and (client := self._pool.client(build.node.id)):
             try:
-                ended = await client.cancel(self._caller, build_id, build.attempt)
-                self._dispatcher.attempts.follow(ended, build.node.id)
+                ended = await client.cancel(
+                    self._caller, build_id, build.attempt, superseded=superseded
+                )
+                if not (superseded and ended.result is Result.LOST):  # which is none of its faults
+                    attempts.follow(ended, build.node.id)
             except PoolError as error:
                 log.info("cancelling %s on %s: %s", build_id, build.node.name, error.detail)
-        build = self._dispatcher.attempts.cancelled(self._board.get(build_id), "it was cancelled")
+        build = self._board.get(build_id)
+        if superseded:
+            build = attempts.superseded(build, "another attempt took its place")
+        else:
+            build = attempts.cancelled(build, "it was cancelled")
         self._dispatcher.follower.tell_cancelled(build)
         await self._ledger.saved(build_id)
         return build

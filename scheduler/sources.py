@@ -5,12 +5,13 @@ our own folder, artifacts of earlier builds from the nodes that have them, passe
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 
 from protocol.blob_folder import BlobFolder
 from protocol.errors import Invalid, NotFound, PoolError, Unavailable, Unreachable
 from protocol.exchange import STALL
 from protocol.model import Build
-from protocol.references import check_given, resolve, uploaded
+from protocol.references import provided, uploaded
 from protocol.request import BuildRequest, Reference, contents, uploads
 from protocol.service import LOCAL, ByteStream, Caller
 from scheduler.ledger import Ledger
@@ -46,11 +47,9 @@ class Sources:
         """The request with all digests, whose uploads are here. `forwarded`: what a scheduler above
         sent before it need not be an artifact that we know. Raises Invalid, NotFound, Conflict.
         """
-        given = uploads(request) if forwarded else frozenset()
-        here = given - await self.blobs.missing(LOCAL, given)
-        request = resolve(request, self._ledger.get, here)
-        check_given(request, await self.blobs.missing(LOCAL, uploaded(request)))
-        return request
+        sent = uploads(request) if forwarded else frozenset()
+        missing = partial(self.blobs.missing, LOCAL)
+        return await provided(request, self._ledger.get, missing, sent=sent, needed=uploaded)
 
     # Before a build is placed
 

@@ -2,105 +2,21 @@
 
 An engine starts one container for one attempt of a build, waits for its end, kills and removes it,
 and says which images it has, obtains and makes them. It knows nothing of builds: what runs inside
-the container, and how its progress is read, is decided in `node/workfolder.py`. To add an engine:
-one module beside this one, one line in `node/engines/__init__.py`, and the contract suites in
-`tests/node/test_engine_contract.py` and `test_image_contract.py` run against it.
-
-Errors::
-
-    EngineError
-    ├── EngineDown           the engine does not answer: infrastructure, to be tried elsewhere
-    ├── ImageUnknown         no such image here nor in its registry: the user's failure
-    ├── ImageFailed          no image can be made of what was given: the user's failure
-    ├── RegistryUnreachable  the registry did not answer: infrastructure
-    ├── ContainerRefused     the engine would not create or start it: in the engine's words
-    │   └── NameTaken        a container of this name exists already
-    └── Interrupted          whoever asked for it did not want it any more
+the container, and how its progress is read, is decided in `node/workfolder.py`. Its errors are in
+`node/engines/errors.py`. To add an engine: one module beside this one, one line in
+`node/engines/__init__.py`, and the contract suites in `tests/node/test_engine_contract.py` and
+`test_image_contract.py` run against it.
 """
 
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from enum import Enum
 from pathlib import Path
 from typing import Protocol
 
 import msgspec
 
+from node.engines.errors import Interrupt
 from protocol.model import Usage
-
-
-class EngineError(Exception):
-    """The engine could not do what was asked; the text is fit to be shown to a user."""
-
-
-class EngineDown(EngineError):
-    """The engine does not answer."""
-
-
-class ImageUnknown(EngineError):
-    """There is no image of this name here, and its registry, if one answered, has none either."""
-
-
-class ImageFailed(EngineError):
-    """No image can be made of what was given; `code` is that of the step that failed."""
-
-    def __init__(self, words: str, code: int = 1) -> None:
-        super().__init__(words)
-        self.code = code
-
-
-class RegistryUnreachable(EngineError):
-    """The image is not here, and the registry that may have it did not answer."""
-
-
-class ContainerRefused(EngineError):
-    """The engine would not create or start the container."""
-
-
-class NameTaken(ContainerRefused):
-    """A container of this name exists already: perhaps our own, from before a crash."""
-
-
-class Interrupted(EngineError):
-    """The call was ended by its `Interrupt`."""
-
-
-class Interrupt(threading.Event):
-    """Ends what other threads do, once it is set: they look at it, and where they block they say
-    what ends that.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._lock = threading.Lock()
-        self._ends: list[Callable[[], None]] = []
-
-    def set(self) -> None:
-        """Now, and for good. Does not block."""
-        super().set()
-        with self._lock:
-            ends = tuple(self._ends)
-        for end in ends:
-            end()
-
-    @contextmanager
-    def ending(self, end: Callable[[], None]) -> Iterator[None]:
-        """While this lasts, it is ended by `end`, which may also come too late or twice."""
-        with self._lock:
-            self._ends.append(end)
-        try:
-            if self.is_set():
-                end()
-            yield
-        finally:
-            with self._lock:
-                self._ends.remove(end)
-
-    def check(self) -> None:
-        """Raises Interrupted where it is set."""
-        if self.is_set():
-            raise Interrupted("it was ended")
 
 
 class Mount(msgspec.Struct, frozen=True):

@@ -6,21 +6,12 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from node.engines.base import (
-    Container,
-    ContainerRefused,
-    ContainerSpec,
-    ContainerState,
-    EngineDown,
-    EngineError,
-    EngineInfo,
-    Exit,
-    NameTaken,
-)
+from node.engines.base import Container, ContainerSpec, ContainerState, EngineInfo, Exit
 from node.engines.docker_cgroups import Cgroups, usage_of
 from node.engines.docker_config import container_config
 from node.engines.docker_connection import Connection, Unanswered
 from node.engines.docker_images import DockerImages
+from node.engines.errors import ContainerRefused, EngineDown, EngineError, NameTaken
 from protocol.model import Usage
 
 _PAUSE = 0.25  # seconds between attempts to reach it again

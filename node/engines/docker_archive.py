@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from node.engines.base import ImageFailed, ImageSpec, Interrupt
+from node.engines.base import ImageSpec
+from node.engines.errors import ImageFailed, Interrupt
 
 _PIECE = 1 << 20
 _MANIFEST = "manifest.json"

@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from node.engines.base import EngineDown, EngineError, ImageFailed, RegistryUnreachable
 from node.engines.docker_pull import news, pull_error
+from node.engines.errors import EngineDown, EngineError, ImageFailed, RegistryUnreachable
 
 _MADE = re.compile(r" ---> ([0-9a-f]{12})\n")
 _STEP = re.compile(r"Step \d+/\d+ : (.*)", re.DOTALL)

@@ -12,8 +12,8 @@ import urllib3
 from docker.errors import APIError, DockerException, ImageNotFound
 from docker.utils import kwargs_from_env
 
-from node.engines.base import EngineDown, EngineError, ImageUnknown
 from node.engines.docker_client import ANSWER, Client
+from node.engines.errors import EngineDown, EngineError, ImageUnknown
 
 _API = (1, 41)
 _CONNECTIONS = 64  # kept for reuse

@@ -14,21 +14,13 @@ from typing import Any
 from docker.errors import NotFound
 from docker.utils import parse_repository_tag
 
-from node.engines.base import (
-    EngineDown,
-    EngineError,
-    ImageFailed,
-    ImageSpec,
-    ImageUnknown,
-    Interrupt,
-    Limits,
-    Login,
-)
+from node.engines.base import ImageSpec, Limits, Login
 from node.engines.docker_archive import context, dockerfile_name, is_image, nameless, pieces
 from node.engines.docker_building import Building
 from node.engines.docker_client import end
 from node.engines.docker_connection import Connection, Unanswered
 from node.engines.docker_pull import news, pull_error
+from node.engines.errors import EngineDown, EngineError, ImageFailed, ImageUnknown, Interrupt
 
 _PIECE = 1 << 20
 _PAUSE = 0.1  # seconds between looks whether a container is gone
@@ -185,7 +177,7 @@ class DockerImages:
             self._connection.asking() as client,
             client.given(path) as response,
             interrupt.ending(lambda: end(response)),
-            file.open("wb", buffering=0) as target,
+            file.open("wb") as target,  # unbuffered it would write short on a full disk, unsaid
         ):
             for piece in response.iter_content(_PIECE):
                 interrupt.check()

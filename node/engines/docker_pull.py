@@ -5,7 +5,7 @@ The engine has no codes for reasons, only the words of Go's network library and 
 
 from typing import Any
 
-from node.engines.base import EngineError, ImageUnknown, RegistryUnreachable
+from node.engines.errors import EngineError, ImageUnknown, RegistryUnreachable
 
 _UNKNOWN = (
     "not found",

@@ -22,18 +22,9 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from node.engines.base import (
-    Container,
-    ContainerRefused,
-    ContainerSpec,
-    ContainerState,
-    EngineDown,
-    EngineError,
-    EngineInfo,
-    Exit,
-    NameTaken,
-)
+from node.engines.base import Container, ContainerSpec, ContainerState, EngineInfo, Exit
 from node.engines.dummy_images import DummyImages, require_image
+from node.engines.errors import ContainerRefused, EngineDown, EngineError, NameTaken
 from node.engines.player import Player
 from node.plan import IN, PLAN, decode_plan
 from protocol.model import Usage

@@ -15,13 +15,12 @@ import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from node.engines.base import (
+from node.engines.base import ImageSpec, Login
+from node.engines.errors import (
     EngineDown,
     ImageFailed,
-    ImageSpec,
     ImageUnknown,
     Interrupt,
-    Login,
     RegistryUnreachable,
 )
 

@@ -16,7 +16,7 @@ from msgspec import Meta, Struct
 from protocol.api.access import Permission
 from protocol.api.base import Handler
 from protocol.api.content import asked_range, pump
-from protocol.api.log_parts import ExactStream, command_of, open_command, span_of
+from protocol.api.log_parts import command_of, open_command, span_of
 from protocol.api.negotiation import PLAIN, SSE, preferred
 from protocol.api.operation import Answer, Argument, Operation, PositionText, Truth, Whole
 from protocol.api.route import ID, Route
@@ -24,6 +24,7 @@ from protocol.api.sse import EventStream
 from protocol.errors import Conflict, Invalid, Unavailable, Unsatisfiable
 from protocol.model import Build, Position, State
 from protocol.service import ByteRange, OpenLog
+from protocol.streams import Slice
 
 BATCH = 64 << 10
 """Bytes of a log that one event has at most."""
@@ -95,7 +96,7 @@ class Log(Handler):
         self.set_status(206)
         self.set_header("Content-Length", str(end - start))
         self.set_header("Content-Range", f"bytes {start}-{end - 1}/{size if span.ended else '*'}")
-        stream = ExactStream(opened.stream, end - start)
+        stream = Slice(opened.stream, 0, end - start, end - start)
         self._begin(OpenLog(opened.attempt, opened.start, stream))
         await self._send()
         return True

@@ -1,4 +1,4 @@
-"""Parts of a log: what one command wrote, and streams that must have a length.
+"""Parts of a log: what one command wrote.
 
 A command's bytes are those between its start and its end in the attempt's log. While it runs its
 end is not known; then no byte is given that a record of its progress does not prove to be its own.
@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 
 from msgspec import Struct
 
-from protocol.errors import NotFound, Unavailable
+from protocol.errors import NotFound
 from protocol.model import Build, CommandStatus, Position, State
 from protocol.service import BuildService, ByteStream, Caller, OpenLog
 from protocol.streams import no_log
@@ -132,25 +132,3 @@ class CommandStream:
         stream, self._open = self._open, None
         if stream is not None:
             await stream.close()
-
-
-class ExactStream:
-    """A stream that must have this length."""
-
-    def __init__(self, stream: ByteStream, length: int) -> None:
-        self._stream = stream
-        self._length = length
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        left = self._length
-        async for piece in self._stream:
-            left -= len(piece)
-            if left < 0:
-                break
-            yield piece
-        if left:
-            raise Unavailable("the log is not as long as it was")
-
-    async def close(self) -> None:
-        """Let go of the source."""
-        await self._stream.close()

@@ -45,6 +45,11 @@ def cancelled(build: Build, now: float, cause: str) -> Build:
     return advance(build, Event.CANCEL, now, cause) if may(build, Event.CANCEL) else build
 
 
+def superseded(build: Build, now: float, cause: str) -> Build:
+    """Another attempt, of the scheduler above, took its place: nothing is tried again here."""
+    return advance(build, Event.GIVE_UP, now, cause) if may(build, Event.GIVE_UP) else build
+
+
 def followed(build: Build, reported: Build, now: float, limit: int) -> Build:
     """The record caught up with the report, event by event; the end of an attempt ends the build
     or queues it again.

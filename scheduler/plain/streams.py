@@ -10,6 +10,7 @@ from protocol.errors import NotFound, Unavailable, Unsatisfiable
 from protocol.exchange import number
 from protocol.response import ResponseStream
 from protocol.service import ByteRange, ByteStream, OpenArtifact
+from protocol.streams import Slice
 from scheduler.core.plain import PlainAttempt
 from scheduler.plain.exchange import PlainExchange
 
@@ -49,32 +50,6 @@ class GrowingLog:
 
     async def close(self) -> None:
         """Nothing to let go of."""
-
-
-class Slice:
-    """The bytes `start` to `end` of a stream that must have `size` bytes."""
-
-    def __init__(self, stream: ByteStream, start: int, end: int, size: int) -> None:
-        self._stream = stream
-        self._start = start
-        self._end = end
-        self._size = size
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        position = 0
-        async for piece in self._stream:
-            wanted = piece[max(0, self._start - position) : max(0, self._end - position)]
-            position += len(piece)
-            if wanted:
-                yield wanted
-            if position >= self._end < self._size:
-                return
-        if position != self._size:
-            raise Unavailable(f"the source has {position} bytes, and had {self._size}")
-
-    async def close(self) -> None:
-        """Let go of the source."""
-        await self._stream.close()
 
 
 async def counted(stream: ByteStream, limit: int) -> tuple[int, str]:

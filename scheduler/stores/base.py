@@ -89,6 +89,13 @@ class Store(Protocol):
         """
         ...
 
+    async def erase(self) -> None:
+        """Nothing that was deleted or overwritten before can be found in any file, such as secrets
+        of builds that have stopped; where another process reads it now, the next call sees to that.
+        Raises Conflict where the store is damaged.
+        """
+        ...
+
     async def close(self) -> None:
         """Write what was given, and let go of the store."""
         ...

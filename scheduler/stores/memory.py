@@ -81,6 +81,10 @@ class MemoryStore:
         """As `Store`."""
         self._refuse_when_closed()
 
+    async def erase(self) -> None:
+        """As `Store`."""
+        self._refuse_when_closed()
+
     async def close(self) -> None:
         """As `Store`."""
         self._closed = True

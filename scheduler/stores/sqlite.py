@@ -17,6 +17,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from protocol.database import Database
+from protocol.database_file import apart, joined
 from protocol.errors import Conflict, Invalid
 from protocol.record import Record
 from protocol.request import BuildRequest
@@ -160,6 +161,10 @@ class SqliteStore:
         """As `Store`."""
         await self._execute("UPDATE probe SET count = count + 1")
 
+    async def erase(self) -> None:
+        """As `Store`."""
+        await self._database.erase()
+
     async def close(self) -> None:
         """As `Store`."""
         await self._database.close()
@@ -174,7 +179,7 @@ class SqliteStore:
         if request is None:
             raise Conflict(f"{self._path} is damaged: build {key} has no request")
         whole = self._decoded(request, BuildRequest, f"the request of build {key}")
-        record = self._decoded(value, Record, f"build {key}")
+        record = self._decoded(joined(value), Record, f"build {key}")
         return replace(record, build=replace(record.build, request=whole))
 
     def _decoded(self, value: bytes, kind: type[T], what: str) -> T:
@@ -186,6 +191,7 @@ class SqliteStore:
 
 def _row(record: Record) -> Row:
     build, what = record.build, f"build {record.build.id}"
+    value = _encoded(replace(record, build=replace(build, request=_ELSEWHERE)), what)
     row: Row = {
         "id": build.id,
         "revision": record.revision,
@@ -196,7 +202,7 @@ def _row(record: Record) -> Row:
         "node": build.node.id if build.node is not None else None,
         "created": build.created,
         "stopped": build.stopped,
-        "value": _encoded(replace(record, build=replace(build, request=_ELSEWHERE)), what),
+        "value": apart(value) if record.secrets else value,
     }
     if record.revision == 1:
         row["request"] = _encoded(build.request, what)

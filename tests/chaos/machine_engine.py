@@ -9,15 +9,8 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from node.engines.base import (
-    Container,
-    ContainerSpec,
-    ContainerState,
-    EngineDown,
-    EngineInfo,
-    Exit,
-    NameTaken,
-)
+from node.engines.base import Container, ContainerSpec, ContainerState, EngineInfo, Exit
+from node.engines.errors import EngineDown, NameTaken
 from node.plan import Plan, Verdict
 from node.records import Kept
 from protocol.model import Artifact, Usage
@@ -281,6 +274,9 @@ class Log:
 
     def __init__(self, path: Place, attempt: int) -> None:
         self.attempt = attempt
+
+    def hide(self, mask: object) -> None:
+        """See ServedLog."""
 
     def say(self, line: str) -> None:
         """See ServedLog."""

@@ -126,6 +126,9 @@ class MachineRecords:
         """See Records."""
         return {}
 
+    async def erase(self) -> None:
+        """See Records."""
+
     async def close(self) -> None:
         """See Records."""
 
@@ -202,6 +205,9 @@ class MachineStore:
         raise AssertionError("there are no plain nodes in this world")
 
     async def check(self) -> None:
+        """See Store."""
+
+    async def erase(self) -> None:
         """See Store."""
 
     async def settle(self) -> None:

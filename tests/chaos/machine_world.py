@@ -105,7 +105,8 @@ class World:
             await node.start()
             self.network.services[name] = (life, node.service)
             self.announce(name)
-            await node.cleaner.keep_cleaning(node.settings.clean_every)
+            cleaning = node.cleaner.keep_cleaning(node.settings.clean_every)
+            await run((cleaning, node.state.keep_looking(), node.runner.keep_filling()))
         file = self.files[name]
         on_put = self.watcher.on_put(name, file)
         scheduler = self.parts[name] = new_scheduler(name, file, life, on_put, made=made)

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from node.engines import docker_cgroups
-from node.engines.base import EngineDown, EngineError, ImageFailed, RegistryUnreachable
 from node.engines.docker_building import Building
 from node.engines.docker_cgroups import Cgroups
+from node.engines.errors import EngineDown, EngineError, ImageFailed, RegistryUnreachable
 from protocol.model import Usage
 
 

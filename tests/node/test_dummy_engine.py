@@ -10,16 +10,16 @@ from typing import Any
 
 import pytest
 
-from node.engines.base import (
+from node.engines.base import Exit
+from node.engines.dummy import JOURNAL, DummyEngine
+from node.engines.errors import (
     ContainerRefused,
     EngineDown,
     EngineError,
-    Exit,
     ImageUnknown,
     NameTaken,
     RegistryUnreachable,
 )
-from node.engines.dummy import JOURNAL, DummyEngine
 from node.plan import PlannedCommand
 from node.workfolder import WorkFolder
 from tests.system import engine as tools

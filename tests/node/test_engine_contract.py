@@ -15,10 +15,9 @@ import pytest
 from msgspec import Struct
 
 from node.engines import ENGINES
-from node.engines.base import (
+from node.engines.base import ContainerState, Engine
+from node.engines.errors import (
     ContainerRefused,
-    ContainerState,
-    Engine,
     EngineDown,
     ImageUnknown,
     NameTaken,

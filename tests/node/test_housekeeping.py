@@ -131,5 +131,5 @@ async def test_on_a_full_disk_what_failed_builds_left_goes_before_its_time(tmp_p
         assert len(list(logs.iterdir())) == 2
         assert node.service.keeping.failures(before=old.stopped - 1) == ()
         (failed,) = node.service.keeping.failures(before=old.stopped + 1)
-        node.service.keeping.drop_files(failed)
+        await node.service.keeping.drop_files(failed)
         assert [path.name for path in logs.iterdir()] == [f"{good.id}.1.log"]

@@ -14,16 +14,13 @@ from pathlib import Path
 import pytest
 from msgspec import Struct
 
-from node.engines.base import (
-    ContextFile,
-    Engine,
+from node.engines.base import ContextFile, Engine, ImageSpec, Limits
+from node.engines.errors import (
     EngineDown,
     ImageFailed,
-    ImageSpec,
     ImageUnknown,
     Interrupt,
     Interrupted,
-    Limits,
     RegistryUnreachable,
 )
 from tests.node.test_engine_contract import Under, docker_under_test, under

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from protocol.database import Database, backup
+from protocol.database import Database, backup, keep_erasing
 from protocol.errors import Conflict, Unavailable
 
 pytestmark = pytest.mark.gen_test(timeout=30)
@@ -359,6 +359,59 @@ async def test_what_was_answered_outlives_kill_9(tmp_path) -> None:
         async with a_database(path) as database:
             assert answered <= words(database)
             assert not database.made
+
+
+async def test_what_is_deleted_is_erased(tmp_path) -> None:
+    """From the file, its free pages and the log beside it; all else is there."""
+    async with a_database(tmp_path / "a") as database:
+        await put(database, "kept", "secret" * 10, "secret" * 500)
+        await database.write(lambda c: c.execute("DELETE FROM words WHERE word != 'kept'") and 0)
+        assert b"secret" in (tmp_path / "a-wal").read_bytes()
+        await database.erase()
+        for path in tmp_path.iterdir():
+            assert b"secret" not in path.read_bytes(), path
+        assert words(database) == {"kept"}
+        await put(database, "after")
+    await database.erase()
+
+
+async def test_a_reader_puts_erasing_off(tmp_path) -> None:
+    """Nobody waits for it, and later it is done."""
+    async with a_database(tmp_path / "a") as database:
+        await put(database, "secret")
+        with contextlib.closing(sqlite3.connect(tmp_path / "a", isolation_level=None)) as other:
+            other.execute("BEGIN")
+            assert other.execute("SELECT word FROM words").fetchall() == [("secret",)]
+            await database.write(lambda c: c.execute("DELETE FROM words") and 0)
+            async with asyncio.timeout(2):
+                await database.erase()
+            assert b"secret" in (tmp_path / "a-wal").read_bytes()
+            other.execute("COMMIT")
+        erasing = asyncio.create_task(keep_erasing(database.erase, 0.01))
+        async with asyncio.timeout(5):
+            for _ in iter(lambda: b"secret" in (tmp_path / "a-wal").read_bytes(), False):
+                await asyncio.sleep(0.01)
+        erasing.cancel()
+
+
+async def test_erasing_goes_on_when_it_could_not_be_done(caplog) -> None:
+    """Which is said."""
+    answers = [Unavailable("no room"), None, None]
+    over = asyncio.Event()
+
+    async def erase() -> None:
+        if not answers:
+            over.set()
+        elif (answer := answers.pop()) is not None:
+            raise answer
+
+    erasing = asyncio.create_task(keep_erasing(erase, 0.001))
+    await over.wait()
+    erasing.cancel()
+    assert [record.message for record in caplog.records] == [
+        "what was deleted is still in a file: no room"
+    ]
+    caplog.clear()
 
 
 async def test_a_backup_is_consistent_and_has_an_id_of_its_own(tmp_path) -> None:

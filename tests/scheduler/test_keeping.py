@@ -2,6 +2,8 @@
 schedulers; what the scheduler forgot does not come back.
 """
 
+import asyncio
+
 import pytest
 from msgspec.structs import replace
 
@@ -200,3 +202,60 @@ async def test_a_pin_survives_the_loss_of_the_schedulers_store(tmp_path) -> None
             assert (build.state, build.pinned) == (State.RUNNING, True)
             assert (await node.service.get(LOCAL, running.id)).pinned
             await program.service.cancel(LOCAL, running.id)
+
+
+async def test_a_pin_that_could_not_be_written_down_is_undone_on_the_node(
+    tmp_path, monkeypatch
+) -> None:
+    """Though the node reports the build no more."""
+    async with a_node(tmp_path) as node, a_scheduler(tmp_path, node.url) as program:
+        await ready(program)
+        build = await built(program)
+        while not node.parts.ledger.kept(build.id).record.acknowledged:
+            await node.parts.state.changed.wait(node.parts.state.changed.count, 1)
+        pinned = []
+
+        async def unsaved(build_id: str) -> None:
+            pinned.append((await node.service.get(LOCAL, build_id)).pinned)
+            raise Unavailable("no room")
+
+        with monkeypatch.context() as full:
+            full.setattr(program.parts.dispatcher.ledger, "saved", unsaved)
+            with pytest.raises(Unavailable, match="no room"):
+                await program.service.pin(LOCAL, build.id, True)
+        assert pinned == [True]
+        assert not (await program.service.get(LOCAL, build.id)).pinned
+        await until(node.service, build.id, lambda build: not build.pinned)
+
+
+async def test_what_is_pinned_or_deleted_while_old_builds_are_forgotten(
+    tmp_path, monkeypatch
+) -> None:
+    """It stays, or is no error; what comes after it is forgotten all the same."""
+    async with (
+        a_node(tmp_path) as node,
+        a_scheduler(tmp_path, node.url, keep=1e-9) as program,
+    ):
+        await ready(program)
+        first, pinned, deleted, last = [await built(program) for _ in range(4)]
+        store, forgetting, goes = program.parts.store, asyncio.Event(), asyncio.Event()
+        forget = store.forget
+
+        async def slowly(ids) -> None:
+            forgetting.set()
+            await goes.wait()
+            await forget(ids)
+
+        with monkeypatch.context() as slow:
+            slow.setattr(store, "forget", slowly)
+            cleaning = asyncio.create_task(program.service.keeping.forget_old())
+            await forgetting.wait()
+            pinning = asyncio.create_task(program.service.pin(LOCAL, pinned.id, True))
+            deleting = asyncio.create_task(program.service.delete(LOCAL, deleted.id))
+            await until(node.service, pinned.id, lambda build: build.pinned)
+            goes.set()
+            await asyncio.gather(cleaning, pinning, deleting)
+        assert (await program.service.get(LOCAL, pinned.id)).pinned
+        for build in (first, deleted, last):
+            with pytest.raises(NotFound):
+                await program.service.get(LOCAL, build.id)

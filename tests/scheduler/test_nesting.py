@@ -2,10 +2,12 @@
 
 import pytest
 
+from protocol.errors import Busy
 from protocol.messages import Registration
 from protocol.model import Result, State
 from protocol.recipe import IsoOutput
-from protocol.service import LOCAL
+from protocol.request import Forward
+from protocol.service import LOCAL, Caller, Role
 from tests.programs import (
     a_client,
     a_node,
@@ -55,6 +57,30 @@ async def test_a_failed_command_below_is_the_users_result(tmp_path) -> None:
         accepted = await outer.service.submit(LOCAL, request("exit 3"))
         build = await ended(outer.service, accepted.id)
         assert (build.result, build.attempt) == (Result.FAILED, 1)
+
+
+async def test_an_attempt_that_another_took_the_place_of(tmp_path) -> None:
+    """It was not cancelled: the record says what a node's would, nobody tries it again, and no node
+    is to blame. So it is where a later attempt comes and finds no room.
+    """
+    above = Caller("", Role.PROGRAM, "a" * 32, "b" * 32)
+    one, other = ("1" * 26, "2" * 26)
+    async with a_node(tmp_path, slots=2) as node, a_scheduler(tmp_path, node.url) as inner:
+        await ready(inner)
+        for key in (one, other):
+            await inner.service.submit(above, request("hang"), Forward(key, above.program, 1))
+            await until(inner.service, key, lambda build: build.state is State.RUNNING)
+        await inner.service.cancel(above, one, 1, superseded=True)
+        inner.service.leave()
+        later = Forward(other, above.program, 2)
+        with pytest.raises(Busy):
+            await inner.service.submit(above, request("hang"), later)
+        for program in (inner, node):
+            for key in (one, other):
+                build = await program.service.get(above, key)
+                assert build.result is Result.LOST, (program, build)
+                assert build.reason == "another attempt took its place"
+        assert not inner.parts.dispatcher.pool.health
 
 
 async def test_cancelling_above_cancels_below(tmp_path) -> None:

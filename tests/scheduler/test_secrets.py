@@ -2,6 +2,7 @@
 secrets are lost ends instead of waiting for them.
 """
 
+import asyncio
 import logging
 
 import aiohttp
@@ -10,6 +11,7 @@ from msgspec.structs import replace
 
 from protocol.messages import BuildQuery
 from protocol.model import Position, Result, State
+from protocol.request import BuildRequest
 from protocol.service import LOCAL, Caller, Role
 from tests.programs import a_client, a_node, a_scheduler, ended, ready, request, until
 
@@ -160,6 +162,46 @@ async def test_no_file_has_a_secret_when_the_build_has_stopped(tmp_path) -> None
         await program.service.cancel(LOCAL, accepted.id)
         await ended(program.service, accepted.id)
     assert _with_value(tmp_path) == []
+
+
+async def test_no_file_has_a_secret_soon_after_the_build_has_stopped(tmp_path) -> None:
+    """While both programs run on: neither their databases nor the logs beside these."""
+    soon = {"erase_every": 0.05}
+    async with (
+        a_node(tmp_path, home="node", **soon) as node,
+        a_scheduler(tmp_path, node.url, home="scheduler", **soon) as program,
+    ):
+        await ready(program)
+        accepted = await program.service.submit(LOCAL, secret_request("hang"), secrets=SECRETS)
+        await until(program.service, accepted.id, lambda build: build.state is State.RUNNING)
+        assert len(_with_value(tmp_path)) >= 2
+        await program.service.cancel(LOCAL, accepted.id)
+        await ended(program.service, accepted.id)
+        async with asyncio.timeout(10):
+            for _ in iter(lambda: _with_value(tmp_path), []):
+                await asyncio.sleep(0.05)
+        names = {path.name for path in tmp_path.rglob("*.db-wal")}
+        assert names == {"node.db-wal", "scheduler.db-wal"}
+
+
+async def test_secrets_lie_in_pages_of_their_own(tmp_path) -> None:
+    """These are overwritten as a whole; where rows are moved from page to page, copies stay. So it
+    is however small the record is, as that of a build which waits.
+    """
+    async with (
+        a_node(tmp_path, home="node", slots=0) as node,
+        a_scheduler(tmp_path, home="scheduler") as program,
+    ):
+        wanted = replace(BuildRequest(), secrets=("password",))
+        for one, erase in ((node, node.parts.records.erase), (program, program.parts.store.erase)):
+            await one.service.submit(LOCAL, wanted, secrets=SECRETS)
+            await erase()
+        for name in ("node/node.db", "scheduler/scheduler.db"):
+            data = (tmp_path / name).read_bytes()
+            pages = [data[at : at + 1024] for at in range(0, len(data), 1024)]
+            found = [page for page in pages if VALUE.encode() in page]
+            assert found
+            assert all(page[0] == 0 for page in found)  # the number of the next, not a kind of tree
 
 
 def _with_value(folder):

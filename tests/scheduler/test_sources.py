@@ -191,7 +191,7 @@ async def test_an_artifact_that_is_not_kept_any_more_ends_the_build(tmp_path) ->
     ):
         await ready(program, 2)
         first, artifact = await made(program, on="one")
-        one.service.keeping.drop_files(await one.service.get(LOCAL, first.id))
+        await one.service.keeping.drop_files(await one.service.get(LOCAL, first.id))
         wanted = taking(ArtifactContent(first.id, artifact.name), on="two")
         build = await ended(program.service, (await program.service.submit(LOCAL, wanted)).id)
         assert build.result is Result.REFUSED

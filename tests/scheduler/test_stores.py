@@ -178,6 +178,22 @@ async def test_what_is_forgotten_is_gone(tmp_path, kind) -> None:
         assert list(store.records()) == [again, a_record("b")]
 
 
+async def test_what_is_erased_is_in_no_file(tmp_path, kind) -> None:
+    """Whatever was put in its place, or nothing; what is kept is as it was, with its secrets."""
+    kept = a_record("c", secrets={"password": "correct-horse"})
+    async with opened(tmp_path, kind) as store:
+        first, second = [a_record(key, secrets={"x": "swordfish" * 9}) for key in ("a", "b")]
+        await store.put((first, second, kept))
+        await store.put((replace(advanced(first), secrets={}),))
+        await store.forget(("b",))
+        await store.erase()
+        held = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+        assert b"swordfish" not in held
+        assert list(store.records()) == [replace(advanced(first), secrets={}), kept]
+    with pytest.raises(Unavailable):
+        await store.put((a_record("d"),))
+
+
 async def test_nodes_are_remembered_until_they_are_forgotten(tmp_path, kind) -> None:
     """The newest word on each."""
     async with opened(tmp_path, kind) as store:

@@ -17,20 +17,16 @@ import docker
 import pytest
 from msgspec import Struct
 
-from node.engines.base import (
+from node.engines.base import ContainerSpec, ContainerState, Exit, Limits, Mount
+from node.engines.docker import DockerEngine
+from node.engines.docker_config import container_config
+from node.engines.errors import (
     ContainerRefused,
-    ContainerSpec,
-    ContainerState,
     EngineDown,
-    Exit,
     ImageUnknown,
-    Limits,
-    Mount,
     NameTaken,
     RegistryUnreachable,
 )
-from node.engines.docker import DockerEngine
-from node.engines.docker_config import container_config
 from node.workfolder import WorkFolder
 from tests.system import engine as tools
 from tests.system.private_engine import PrivateEngine, private_engine
