@@ -15,15 +15,8 @@ from msgspec.structs import replace
 from node.collecting import Collecting
 from node.command_timer import CommandTimer
 from node.container import Place, container_spec, statuses
-from node.engines.base import (
-    Container,
-    ContainerState,
-    EngineError,
-    Exit,
-    ImageFailed,
-    ImageUnknown,
-)
-from node.fetch import FetchFailed
+from node.engines.base import Container, ContainerState, EngineError, Exit
+from node.faults import Fault, event_after, fault_of, in_words
 from node.growing import Streaming
 from node.logs import ServedLog
 from node.measuring import Meter
@@ -87,15 +80,12 @@ class Builder:
             event, cause = await self._attempt(found)
         except Stopped as stopped:
             event, cause = stopped.stop.event, stopped.stop.cause
-        except (ImageUnknown, ImageFailed, FetchFailed) as error:
-            event, cause = Event.FAIL, str(error)
-        except EngineError as error:
-            event, cause = Event.GIVE_UP, str(error)
-        except (OSError, PoolError) as error:
-            event, cause = Event.GIVE_UP, f"{type(error).__name__}: {error}"
         except Exception as error:
-            log.exception("build %s", self.build.id)
-            event, cause = Event.GIVE_UP, f"the node failed: {type(error).__name__}"
+            fault = fault_of(error)
+            if fault is None:
+                log.exception("build %s", self.build.id)
+            event, cause = event_after(fault), in_words(error, fault)
+            self.build = replace(self.build, excused=fault is Fault.OUTSIDE)
         finally:
             timer.cancel()
             self._timer.end()

@@ -9,13 +9,16 @@ one module beside this one, one line in `node/engines/__init__.py`, and the cont
 Errors::
 
     EngineError
-    ├── EngineDown           the engine does not answer: infrastructure, to be tried elsewhere
-    ├── ImageUnknown         no such image here nor in its registry: the user's failure
-    ├── ImageFailed          no image can be made of what was given: the user's failure
-    ├── RegistryUnreachable  the registry did not answer: infrastructure
+    ├── EngineDown           the engine does not answer
+    ├── ImageUnknown         no such image here nor in its registry
+    ├── ImageFailed          no image can be made of what was given
+    ├── PullFailed           the image is not here, and could not be had
+    │   └── RegistryUnreachable  the registry that may have it did not answer
     ├── ContainerRefused     the engine would not create or start it: in the engine's words
     │   └── NameTaken        a container of this name exists already
     └── Interrupted          whoever asked for it did not want it any more
+
+What each means for a build is decided in `node/faults.py`.
 """
 
 import threading
@@ -50,7 +53,11 @@ class ImageFailed(EngineError):
         self.code = code
 
 
-class RegistryUnreachable(EngineError):
+class PullFailed(EngineError):
+    """The image is not here, and could not be had, for another reason than that there is none."""
+
+
+class RegistryUnreachable(PullFailed):
     """The image is not here, and the registry that may have it did not answer."""
 
 
@@ -223,7 +230,7 @@ class Engine(Protocol):
         """Make sure that the image is here, pulling it if need be, or `always`, or `never`;
         `progress` is called with lines for the log.
 
-        Raises ImageUnknown, RegistryUnreachable, EngineDown.
+        Raises ImageUnknown, PullFailed, EngineDown; EngineError where there is no room for it.
         """
 
     def name_image(self, image: str, name: str) -> None:
@@ -233,7 +240,7 @@ class Engine(Protocol):
         """Make an image of a Dockerfile; `output` is given what its steps print. Nothing else stays
         behind, whatever becomes of it.
 
-        Raises ImageFailed, ImageUnknown, RegistryUnreachable, Interrupted, EngineDown.
+        Raises ImageFailed, ImageUnknown, PullFailed, Interrupted, EngineDown.
         """
 
     def import_rootfs(
