@@ -16,7 +16,7 @@ from protocol.model import Build, NodeReference, Stage
 from protocol.service import Caller
 from scheduler.attempts import Attempts
 from scheduler.config import SchedulerSettings
-from scheduler.core.placement import Candidate, best, in_words
+from scheduler.core.placement import Candidate, best
 from scheduler.following import Follower
 from scheduler.forwarding import Forwarder
 from scheduler.ledger import Ledger
@@ -140,9 +140,12 @@ class Dispatcher:
                 continue
             node = best(build, candidates.values())
             if node is None:
-                hopeless.add(kind)
+                if not any(node.singles_out(build) for node in candidates.values()):
+                    hopeless.add(kind)
                 turns.passed_over()
-                self._note_why(build, partial(self._why_not, build, tuple(candidates.values())))
+                self._note_why(
+                    build, partial(self.prospects.why_none, build, tuple(candidates.values()))
+                )
             elif self.sources.why_not(build):
                 turns.passed_over()
                 self._note_why(build, partial(self.sources.why_not, build))
@@ -158,9 +161,6 @@ class Dispatcher:
         self._reasoned.pop(build.id, None)
         self.prospects.used(reference.id)
         self._forwarder.send(placed, first=True)
-
-    def _why_not(self, build: Build, nodes: tuple[Candidate, ...]) -> str:
-        return in_words(self.prospects.choice(build, nodes))
 
     def _note_why(self, build: Build, why: Callable[[], str]) -> None:
         now = time.monotonic()

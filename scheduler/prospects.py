@@ -3,7 +3,7 @@ and for how long it is likely to. Looks only; what comes of it is `scheduler/dis
 """
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from heapq import nlargest
 
 from msgspec.structs import replace
@@ -14,7 +14,7 @@ from protocol.request import Needs
 from scheduler.attempts import Attempts
 from scheduler.config import SchedulerSettings
 from scheduler.core.estimate import estimate
-from scheduler.core.placement import Candidate, Choice, best, choose, suits
+from scheduler.core.placement import Candidate, Choice, best, choose, suits, why_none
 from scheduler.core.plain import beyond
 from scheduler.core.queue import Turns, in_order
 from scheduler.core.roster import Entry, effective_priority
@@ -117,12 +117,14 @@ class Prospects:
 
     # One build
 
-    def choice(self, build: Build, nodes: Iterable[Candidate] | None = None) -> Choice:
-        """Which of these nodes it would get now, of all where none are named, and why not the
-        others.
-        """
-        choice = choose(build, self.candidates() if nodes is None else nodes)
+    def choice(self, build: Build) -> Choice:
+        """Which node it would get now, and why not the others."""
+        choice = choose(build, self.candidates())
         return replace(choice, refusals=(*choice.refusals, *self._unheard()))
+
+    def why_none(self, build: Build, nodes: Sequence[Candidate]) -> str:
+        """Why a build that all of these refuse waits, in a sentence."""
+        return why_none(build, nodes, self._unheard())
 
     def _unheard(self) -> tuple[Refusal, ...]:
         """Nodes that have not answered since we started are no candidates, and no secret."""

@@ -6,7 +6,7 @@ reason is recorded. SCORERS rank the nodes that are left, the first scorer count
 rule, write a function and name it in its tuple.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from msgspec import Struct
 
@@ -39,6 +39,10 @@ class Candidate(Struct, frozen=True):
         """Slots that are free, builds on their way counted."""
         return max(0, self.report.slots - self.report.used - self.coming)
 
+    def singles_out(self, build: Build) -> bool:
+        """Whether it refuses this build, and not others of the same needs."""
+        return build.id in self.refused or build.id in self.in_vain
+
 
 class Choice(Struct, frozen=True):
     """The node that gets the build, and why each other does not. No node: all refused."""
@@ -49,6 +53,7 @@ class Choice(Struct, frozen=True):
 
 
 _SHOWN = 8  # labels of a node that are told
+_NAMED = 5  # nodes that a sentence names
 
 Check = Callable[[Candidate, Build], str | None]
 Scorer = Callable[[Candidate, Build], float]
@@ -219,13 +224,15 @@ def _score(node: Candidate, build: Build) -> tuple[float, ...]:
 def choose(build: Build, nodes: Iterable[Candidate]) -> Choice:
     """The best node, and every refusal, each with all that is in the way."""
     nodes = tuple(nodes)
-    refusals = tuple(
-        Refusal(node.report.id, node.report.name, ", and ".join(reasons))
-        for node in nodes
-        if (reasons := [words for check in CHECKS if (words := check(node, build))])
-    )
-    never = bool(nodes) and not any(suits(node, build) for node in nodes)
-    return Choice(best(build, nodes), refusals, never)
+    refusals = tuple(filter(None, (_refusal(node, build) for node in nodes)))
+    return Choice(best(build, nodes), refusals, _is_hopeless(build, nodes))
+
+
+def _refusal(node: Candidate, build: Build) -> Refusal | None:
+    reasons = [words for check in CHECKS if (words := check(node, build))]
+    if not reasons:
+        return None
+    return Refusal(node.report.id, node.report.name, ", and ".join(reasons))
 
 
 def suits(node: Candidate, build: Build) -> bool:
@@ -233,11 +240,28 @@ def suits(node: Candidate, build: Build) -> bool:
     return not any(check(node, build) for check in LASTING)
 
 
+def _is_hopeless(build: Build, nodes: Sequence[Candidate]) -> bool:
+    return bool(nodes) and not any(suits(node, build) for node in nodes)
+
+
 def in_words(choice: Choice) -> str:
     """Why a build waits, in a sentence."""
-    if not choice.refusals:
+    return _sentence(choice.refusals[:_NAMED], len(choice.refusals), choice.never)
+
+
+def why_none(build: Build, nodes: Sequence[Candidate], unheard: Sequence[Refusal] = ()) -> str:
+    """The same of a build that all of these nodes refuse; in a large pool it takes less time, as
+    only those that are named are looked at. `unheard`: what is said of nodes that are no
+    candidates.
+    """
+    named = filter(None, (_refusal(node, build) for node in nodes[:_NAMED]))
+    never = _is_hopeless(build, nodes)
+    return _sentence((*named, *unheard)[:_NAMED], len(nodes) + len(unheard), never)
+
+
+def _sentence(named: Sequence[Refusal], number: int, never: bool) -> str:
+    if not named:
         return "there is no node in the pool"
-    shown = "; ".join(f"{refusal.name}: {refusal.reason}" for refusal in choice.refusals[:5])
-    more = len(choice.refusals) - 5
-    never = "no node that is here can run it: " if choice.never else ""
-    return never + shown + (f"; and {more} more nodes" if more > 0 else "")
+    shown = "; ".join(f"{refusal.name}: {refusal.reason}" for refusal in named)
+    more = f"; and {number - len(named)} more nodes" if number > len(named) else ""
+    return f"{'no node that is here can run it: ' if never else ''}{shown}{more}"

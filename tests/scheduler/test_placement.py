@@ -11,7 +11,7 @@ from protocol.messages import API_VERSION, Report
 from protocol.model import Build, Stage, Step, new_build
 from protocol.recipe import ImageBase, Recipe
 from protocol.request import BuildRequest, Guidance, Needs
-from scheduler.core.placement import CHECKS, SCORERS, Candidate, choose, in_words
+from scheduler.core.placement import CHECKS, SCORERS, Candidate, choose, in_words, why_none
 
 
 def a_report(name: str, **changes: Any) -> Report:
@@ -109,6 +109,15 @@ def test_what_no_node_can_ever_run_is_told_from_what_waits() -> None:
     assert in_words(never) == "no node that is here can run it: small: it has 1 cpus, not 2"
     assert "can run it" not in in_words(waiting)
     assert not choose(build, []).never
+
+
+def test_what_all_refuse_is_said_in_the_same_words() -> None:
+    """Whether each node is looked at or only those that are named."""
+    for number in (0, 1, 5, 6, 9):
+        nodes = [a_node(f"n{i}", report={"used": 2}) for i in range(number)]
+        for build in (a_build(), a_build(Needs(cpus=99))):
+            assert why_none(build, nodes) == in_words(choose(build, nodes))
+    assert why_none(build, nodes).endswith("; and 4 more nodes")
 
 
 def test_a_node_that_failed_lately_does_not_get_the_same_build_again() -> None:
