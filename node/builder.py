@@ -16,8 +16,7 @@ from node.collecting import Collecting
 from node.command_timer import CommandTimer
 from node.container import Place, container_spec, statuses
 from node.engines.base import Container, ContainerState, Exit
-from node.engines.errors import EngineError, ImageFailed, ImageUnknown
-from node.fetch import FetchFailed
+from node.faults import Fault, event_after, fault_of, in_words
 from node.growing import Streaming
 from node.left import Left
 from node.logs import ServedLog
@@ -81,17 +80,12 @@ class Builder:
             event, cause = await self._attempt(found)
         except Stopped as stopped:
             event, cause = stopped.stop.event, stopped.stop.cause
-        except (ImageUnknown, ImageFailed, FetchFailed) as error:
-            event, cause = Event.FAIL, str(error)
-        except EngineError as error:
-            event, cause = Event.GIVE_UP, str(error)
-        except OSError as error:
-            event, cause = Event.GIVE_UP, f"its node failed: {error.strerror or error}"
-        except PoolError as error:
-            event, cause = Event.GIVE_UP, f"{type(error).__name__}: {error}"
         except Exception as error:
-            log.exception("build %s", self.build.id)
-            event, cause = Event.GIVE_UP, f"the node failed: {type(error).__name__}"
+            fault = fault_of(error)
+            if fault is None:
+                log.exception("build %s", self.build.id)
+            event, cause = event_after(fault), in_words(error, fault)
+            self.build = replace(self.build, excused=fault is Fault.OUTSIDE)
         finally:
             timer.cancel()
             self._timer.end()

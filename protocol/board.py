@@ -5,19 +5,20 @@ disk is not its matter.
 """
 
 import asyncio
-import secrets
+import re
 from collections.abc import Callable, Iterator
 from itertools import islice
 
 from protocol.catalog import Catalog, check
+from protocol.change_log import ChangeLog
 from protocol.errors import Conflict, Invalid, NotFound
 from protocol.messages import BuildPage, BuildQuery, Changes, Sort
 from protocol.model import Build
-from protocol.order import ChangeOrder
 from protocol.watch import Watch
 
 _PAGE = 200
 _GONE = 10_000  # builds of which it is remembered that they are gone
+_CURSOR = re.compile(r"(?P<epoch>[^.]*)\.(?P<count>\d{1,18})(\.(?P<began>\d{1,18}))?", re.ASCII)
 _LOOKS = 2000  # builds that are looked at in one go
 
 
@@ -27,12 +28,9 @@ class Board:
     def __init__(self) -> None:
         self.changed = Watch()  # counts every change of any build
         self.observe: Callable[[Build], None] = lambda build: None  # hears each newest value
-        self._epoch = secrets.token_hex(4)  # cursors of another life are void
         self._builds: dict[str, Build] = {}
         self._catalog = Catalog()
-        self._order = ChangeOrder()
-        self._gone = ChangeOrder()
-        self._forgotten = 0  # cursors from before this count do not know all that is gone
+        self._log = ChangeLog()
         self._watches: dict[str, Watch] = {}
 
     def __contains__(self, build_id: str) -> bool:
@@ -48,8 +46,7 @@ class Board:
         """Take this value for the build's newest, and wake whoever waits for it."""
         self._catalog.change(self._builds.get(build.id), build)
         self._builds[build.id] = build
-        self._order.put(build.id, self.changed.count + 1)
-        self._gone.drop(build.id)
+        self._log.changed(build.id, self.changed.count + 1)
         self.changed.touch()
         if watch := self._watches.get(build.id):
             watch.touch()
@@ -68,10 +65,7 @@ class Board:
         build = self._builds.pop(build_id, None)
         if build is not None:
             self._catalog.change(build, None)
-            self._order.drop(build_id)
-            self._gone.put(build_id, self.changed.count + 1)
-            if len(self._gone) > _GONE:
-                self._forgotten = self._gone.drop_oldest()
+            self._log.went(build_id, self.changed.count + 1, _GONE)
             self.changed.touch()
         if watch := self._watches.get(build_id):
             watch.touch()
@@ -125,52 +119,59 @@ class Board:
         order, or has gone to its beginning.
         """
         epoch, _, number = query.cursor.partition(".")
-        if query.cursor and not (epoch == self._epoch and number.isdigit() and len(number) <= 18):
+        ours = epoch == self._log.epoch and number.isdigit() and len(number) <= 18
+        if query.cursor and not ours:
             raise _other_cursor()
         seen = int(number) if query.cursor else None
         if query.sort is Sort.UNCHANGED:
-            entries = self._order.after(seen or 0)
+            entries = self._log.after(seen or 0)
         else:
-            entries = self._order.before(self.changed.count + 1 if seen is None else seen)
+            entries = self._log.before(self.changed.count + 1 if seen is None else seen)
         for count, key in entries:
-            yield key, f"{self._epoch}.{count}"
+            yield key, f"{self._log.epoch}.{count}"
 
     async def changes(self, cursor: str, wait: float) -> Changes:
         """What changed since the cursor, at most a page of it. Raises Invalid for a cursor that
         is none.
         """
-        seen, reset = self._seen(cursor)
+        seen, began, reset = self._seen(cursor)
         if not reset and self.changed.count == seen and wait > 0:
             await self.changed.wait(seen, wait)
-        newer = list(islice(self._order.after(seen), _PAGE + 1))
+        began = began if seen else self.changed.count
+        newer = list(islice(self._log.after(seen), _PAGE + 1))
         more = len(newer) > _PAGE
         page = newer[:_PAGE]
         end = page[-1][0] if more else self.changed.count
-        gone = () if reset or not seen else self._gone.after(seen)
+        behind = f"{end}.{began}" if end < began else str(end)
+        gone = () if reset or not seen else self._log.gone_after(seen)
         return Changes(
             tuple(self._builds[key] for _, key in page),
-            f"{self._epoch}.{end}",
+            f"{self._log.epoch}.{behind}",
             more,
             tuple(key for count, key in gone if count <= end),
             reset,
         )
 
-    def _seen(self, cursor: str) -> tuple[int, bool]:
-        """The count that a cursor stands for, and whether it says nothing here: it is of another
-        life, or so old that it is not known any more what is gone since.
+    def _seen(self, cursor: str) -> tuple[int, int, bool]:
+        """The count that a cursor stands for; the one at which its reader began with nothing, 0
+        where that has no weight; and whether the cursor says nothing here: it is of another life,
+        or so old that it is not known any more what is gone since.
+
+        Who began with nothing cannot miss what was gone by then, however early the page is that it
+        has come to.
         """
         if not cursor:
-            return 0, False
-        epoch, count = self._read_cursor(cursor)
-        if epoch != self._epoch or count < self._forgotten or count > self.changed.count:
-            return 0, True
-        return count, False
+            return 0, 0, False
+        epoch, count, began = self._read_cursor(cursor)
+        if not self._log.tells_since(epoch, max(count, began), self.changed.count):
+            return 0, 0, True
+        return count, began, False
 
-    def _read_cursor(self, cursor: str) -> tuple[str, int]:
-        epoch, dot, count = cursor.partition(".")
-        if not dot or not (count.isascii() and count.isdigit()) or len(count) > 18:
+    def _read_cursor(self, cursor: str) -> tuple[str, int, int]:
+        found = _CURSOR.fullmatch(cursor)
+        if found is None:
             raise _bad_cursor()
-        return epoch, int(count)
+        return found["epoch"], int(found["count"]), int(found["began"] or 0)
 
 
 def _other_cursor() -> Conflict:

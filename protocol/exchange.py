@@ -29,6 +29,7 @@ STALL = 60.0
 ANSWER_LIMIT = 64 << 20
 """Bytes that an answer that is read whole may have."""
 _PIECE = 1 << 20
+_SHOWN = 200  # characters of a foreign error that are told
 _ALIVE = {
     "TCP_KEEPIDLE": 5,  # seconds of silence after which the other machine is asked whether it lives
     "TCP_KEEPINTVL": 5,  # seconds between such questions
@@ -84,11 +85,11 @@ class Exchange:
         try:
             async with asyncio.timeout(STALL) as body.patience:
                 async with await self._request(method, path, {}, headers, body) as response:
-                    return _typed(await _read(response), kind)
+                    return _typed(await read(response, ANSWER_LIMIT), kind)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             if body.broke_off is not None:
                 raise body.broke_off from error
-            raise self._unavailable(error) from error
+            raise unavailable(self._url, error) from error
 
     async def _exchange(
         self,
@@ -104,9 +105,9 @@ class Exchange:
             async with asyncio.timeout(held + self._patience):
                 response = await self._request(method, path, query, headers, body)
                 async with response:
-                    return await _read(response)
+                    return await read(response, ANSWER_LIMIT)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise self._unavailable(error) from error
+            raise unavailable(self._url, error) from error
 
     async def open(
         self,
@@ -123,7 +124,7 @@ class Exchange:
             async with asyncio.timeout(None if held is None else held + self._patience):
                 return await self._request("GET", path, query, headers, None)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise self._unavailable(error) from error
+            raise unavailable(self._url, error) from error
 
     async def _request(
         self,
@@ -146,31 +147,13 @@ class Exchange:
         if 200 <= response.status < 300:
             return response
         async with response:
-            raise _error(response, await _read(response), self._url)
+            raise _error(response, await read(response, ANSWER_LIMIT), self._url)
 
     def _connection(self) -> aiohttp.ClientSession:
         if self._session is None:
-            timeout = aiohttp.ClientTimeout(total=None, connect=CONNECT, sock_connect=CONNECT)
-            self._session = aiohttp.ClientSession(
-                headers=self._headers,
-                timeout=timeout,
-                connector=aiohttp.TCPConnector(
-                    limit=0, keepalive_timeout=30, socket_factory=_socket
-                ),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                auto_decompress=False,
-                read_bufsize=_PIECE,
-                trust_env=False,
-            )
+            connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=30, socket_factory=_socket)
+            self._session = session(connector, self._headers)
         return self._session
-
-    def _unavailable(self, error: BaseException) -> Unavailable:
-        if isinstance(error, aiohttp.ConnectionTimeoutError):
-            return Unreachable(f"{self._url} cannot be reached: no connection in {CONNECT:g} s")
-        if isinstance(error, aiohttp.ClientConnectorError):
-            return Unreachable(f"{self._url} cannot be reached: {error.os_error.strerror or error}")
-        text = str(error) or "no answer in time"
-        return Unavailable(f"{self._url} does not answer: {text}")
 
 
 class _Sent:
@@ -197,6 +180,48 @@ class _Sent:
             raise
 
 
+def session(
+    connector: aiohttp.TCPConnector,
+    headers: Mapping[str, str] = {},
+    *,
+    silence: float | None = None,
+) -> aiohttp.ClientSession:
+    """Connections to a program or server: its bytes as they come, no cookies, no proxies; at most
+    `silence` seconds between two pieces of an answer.
+    """
+    return aiohttp.ClientSession(
+        headers=headers,
+        timeout=aiohttp.ClientTimeout(
+            total=None, connect=CONNECT, sock_connect=CONNECT, sock_read=silence
+        ),
+        connector=connector,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,
+        read_bufsize=_PIECE,
+        trust_env=False,
+    )
+
+
+def unavailable(url: str, error: BaseException) -> Unavailable:
+    """What an error on the way to `url` is: Unreachable where nothing can have been heard."""
+    if isinstance(error, aiohttp.ConnectionTimeoutError):
+        return Unreachable(f"{url} cannot be reached: no connection in {CONNECT:g} s")
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return Unreachable(f"{url} cannot be reached: {error.os_error.strerror or error}")
+    return Unavailable(f"{url} does not answer: {str(error)[:_SHOWN] or 'no answer in time'}")
+
+
+async def read(response: aiohttp.ClientResponse, limit: int) -> bytes:
+    """The whole body. Raises Unavailable where it has more bytes than that."""
+    body = bytearray()
+    async for piece in response.content.iter_any():
+        body += piece
+        if len(body) > limit:
+            where = f"{response.url.origin()}{response.url.raw_path}"
+            raise Unavailable(f"{where}: the answer is over {limit} bytes")
+    return bytes(body)
+
+
 def number(response: aiohttp.ClientResponse, header: str) -> int:
     """What a header says; where it says no number, the answer is given up. Raises Unavailable."""
     text = response.headers.get(header, "")
@@ -211,15 +236,6 @@ def _typed(body: bytes, kind: type[T]) -> T:
         return wire.decode(body, kind, wire.MSGPACK, limit=ANSWER_LIMIT)
     except PoolError as error:
         raise Unavailable(f"an answer makes no sense: {error.detail}") from error
-
-
-async def _read(response: aiohttp.ClientResponse) -> bytes:
-    body = bytearray()
-    async for piece in response.content.iter_any():
-        body += piece
-        if len(body) > ANSWER_LIMIT:
-            raise Unavailable(f"an answer is over {ANSWER_LIMIT} bytes")
-    return bytes(body)
 
 
 def _error(response: aiohttp.ClientResponse, body: bytes, url: str) -> PoolError:

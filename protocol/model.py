@@ -132,6 +132,7 @@ class Build(Struct, frozen=True):
     pinned: bool = False  # it is kept until somebody unpins it
     retry_of: str = ""  # id of the build whose request it repeats
     notices: tuple[NoticeRecord, ...] = ()
+    excused: bool = False  # of a lost attempt: that says nothing of the node it was on
 
     @property
     def state(self) -> State:

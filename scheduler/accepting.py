@@ -76,7 +76,7 @@ class Accepting:
         if self._ledger.waiting >= self._settings.waiting_limit:
             raise Busy(
                 f"{self._ledger.waiting} builds wait already",
-                retry_after=round(min(600, self._dispatcher.estimate(1) or 30)) or 1,
+                retry_after=round(min(600, self._dispatcher.prospects.next_start() or 30)) or 1,
             )
         return await self._sources.accepted(request)
 
@@ -143,8 +143,10 @@ class Accepting:
         )
         if known is None:
             await self._ledger.add(build, forward, secrets)
-        else:
-            self._ledger.replaced(replace(build, revision=known.revision + 1), forward, secrets)
+        else:  # its history says which of our nodes have had it
+            history = (*known.history, *build.history)
+            build = replace(build, history=history, revision=known.revision + 1)
+            self._ledger.replaced(build, forward, secrets)
             await self._ledger.saved(build.id)
         self._pool.changed.touch()
         return self._ledger.as_asked(build)

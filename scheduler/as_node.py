@@ -22,12 +22,13 @@ class AsNode:
         self._me = me
         self.name = name
         self._dispatcher = dispatcher
+        self._prospects = dispatcher.prospects
 
     def why_busy(self) -> str:
         """Why no build is taken now; empty where one is."""
         if self.leaving:
             return "it is shutting down"
-        if not self._dispatcher.candidates():
+        if not self._prospects.candidates():
             return "it has no nodes"
         return "" if self._free() > 0 else "none of its nodes is ready with a free slot"
 
@@ -44,7 +45,7 @@ class AsNode:
         """The summed slots of its nodes and the best priority of those that are ready; what of all
         else they have in common, or at most; plain nodes, which say nothing of it, do not count.
         """
-        nodes = [node for node in self._dispatcher.candidates() if node.state in ("ready", "busy")]
+        nodes = [node for node in self._prospects.candidates() if node.state in ("ready", "busy")]
         ready = [node for node in nodes if node.state == "ready" and not node.error]
         slots = sum(node.report.slots for node in nodes)
         described = [node for node in nodes if node.report.kind != PLAIN] or nodes
@@ -83,7 +84,7 @@ class AsNode:
         """Slots that a new build could have now, those that wait already counted."""
         free = sum(
             node.free
-            for node in self._dispatcher.candidates()
+            for node in self._prospects.candidates()
             if node.state == "ready" and not node.error and not node.full
         )
         return 0 if self.leaving else free - self._dispatcher.ledger.waiting

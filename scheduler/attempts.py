@@ -1,18 +1,17 @@
 """Attempts of builds: what our record of them becomes, and what that says of their nodes.
 
-Decisions are in `scheduler/core/steps.py` and `scheduler/core/quarantine.py`.
+Decisions are in `scheduler/core/steps.py`.
 """
 
 import logging
 import time
+from collections import defaultdict
 
 from msgspec.structs import replace
 
-from protocol.lifecycle import Event
 from protocol.messages import Forwarded
 from protocol.model import Build, NodeReference, Result, Stage
 from scheduler.core import steps
-from scheduler.core.quarantine import Health, Rule, after_failure, after_success
 from scheduler.ledger import Ledger
 from scheduler.poller import Pool
 
@@ -25,12 +24,15 @@ _OWN = (Result.SUCCEEDED, Result.FAILED, Result.TIMED_OUT)
 class Attempts:
     """Changes records; never speaks to a node."""
 
-    def __init__(self, pool: Pool, ledger: Ledger, limit: int, rule: Rule) -> None:
-        """`limit`: attempts of a build, in all."""
+    def __init__(self, pool: Pool, ledger: Ledger, limit: int) -> None:
+        """`limit`: attempts of a build of our own, in all."""
         self.ledger = ledger
+        self.in_vain: defaultdict[str, set[str]] = defaultdict(set)
+        """Build -> nodes that lost an attempt of it by no fault of their own; also of one that has
+        stopped: the scheduler above may place it here again.
+        """
         self._pool = pool
         self._limit = limit
-        self._rule = rule
 
     def place(self, build: Build, node: NodeReference, priority: int) -> Build:
         """A node was chosen."""
@@ -51,7 +53,9 @@ class Attempts:
     def given_up(self, build: Build, cause: str) -> None:
         """The attempt came to nothing by the pool's fault: the next one, or the end."""
         now = self.ledger.get(build.id)
-        self._changed(now, steps.failed(now, build.attempt, time.time(), cause, self._limit))
+        self._changed(
+            now, steps.failed(now, build.attempt, time.time(), cause, self._limit_of(now))
+        )
 
     def lost(self, build: Build, cause: str) -> None:
         """There can be no further attempt: the end."""
@@ -77,14 +81,19 @@ class Attempts:
         """This node's word on an attempt of ours; one that is not the record's attempt, or not on
         the record's node, says nothing. `leaving`: it shuts down, and what it gives up for that
         says nothing of it.
+
+        An attempt that came to nothing by no fault of the node is not held against it; the build
+        goes elsewhere first, since the fault may be in the node's surroundings.
         """
         record = self.ledger.get(reported.id)
         if record.node is None or record.node.id != node:
             return
-        news = steps.followed(record, reported, time.time(), self._limit)
+        news = steps.followed(record, reported, time.time(), self._limit_of(record))
         if self._changed(record, news) and reported.stage is Stage.STOPPED and record.node:
             if reported.result in _OWN:
                 self._node_did_well(record.node.id)
+            elif reported.result is Result.LOST and reported.excused:
+                self.in_vain[record.id].add(record.node.id)
             elif reported.result is Result.LOST and not leaving:
                 self._node_failed(record, reported.reason)
 
@@ -98,6 +107,16 @@ class Attempts:
         log.info("adopting %s from %s", reported.id, node.name, extra={"build": reported.id})
         await self.ledger.add(steps.adopted(reported, whole, node, time.time()))
 
+    def forget(self, build: Build) -> None:
+        """Nothing need be remembered of a build that has stopped."""
+        self.in_vain.pop(build.id, None)
+
+    def _limit_of(self, build: Build) -> int:
+        """Attempts of the build, in all. Of one that a scheduler above gave us this attempt is its
+        attempt: that scheduler makes the next one, here or elsewhere, and its viewers hear of it.
+        """
+        return self._limit if self.ledger.forward_of(build.id) is None else build.attempt
+
     def _changed(self, before: Build, after: Build) -> bool:
         if _shown(after) == _shown(before):
             return False
@@ -105,17 +124,11 @@ class Attempts:
         return True
 
     def _node_failed(self, build: Build, cause: str) -> None:
-        assert build.node is not None
-        node, now = build.node.id, time.monotonic()
-        places = [step.at for step in build.history if step.event == Event.PLACE.value]
-        placed = now - (time.time() - places[-1]) if places else None
-        before = self._pool.health.get(node, Health())
-        self._pool.health[node] = after_failure(before, now, cause, self._rule, placed)
+        self._pool.held_back.failed(build, cause)
         self._pool.changed.touch()
 
     def _node_did_well(self, node: str) -> None:
-        if node in self._pool.health:
-            self._pool.health[node] = after_success(self._pool.health[node])
+        if self._pool.held_back.did_well(node):
             self._pool.changed.touch()
 
 

@@ -15,36 +15,40 @@ from scheduler.dispatch import Dispatcher
 def explain(dispatcher: Dispatcher, build: Build) -> Explanation:
     """See BuildService."""
     if build.stage is not Stage.QUEUED:
-        words = build.reason or dispatcher.why_still(build)
+        words = build.reason or dispatcher.prospects.why_still(build)
         return Explanation(build.id, build.state, words, history=build.history)
-    return _explained(
-        dispatcher, build, dispatcher.place_in_queue(build), "it is about to be placed"
-    )
+    told, _ = _outlook(dispatcher, build)
+    return replace(told, reason=told.reason or "it is about to be placed")
 
 
 def preview(dispatcher: Dispatcher, request: BuildRequest, owner: str) -> Explanation:
-    """What would become of this request, which has been found good."""
+    """What would become of this request, which has been found good. It has a place in the queue
+    only where it would wait.
+    """
     now = time.time()
     build = new_build(build_id(now, token_bytes(10)), request, origin="", owner=owner, now=now)
-    choice = dispatcher.choice(build)
-    name = choice.node.report.name if choice.node is not None else ""
-    place = dispatcher.place_in_queue(build)
-    told = _explained(dispatcher, build, place, f"it would be placed on {name}")
-    return replace(told, id="", history=())
+    told, name = _outlook(dispatcher, build)
+    told = replace(told, id="", history=())
+    if told.reason:
+        return replace(told, reason=f"it would wait: {told.reason}")
+    return replace(told, reason=f"it would be placed on {name}", place=None)
 
 
-def _explained(
-    dispatcher: Dispatcher, build: Build, place: int | None, otherwise: str
-) -> Explanation:
-    """Of a build that waits; `otherwise`: what is said where nothing keeps it waiting."""
-    choice = dispatcher.choice(build)
-    words = in_words(choice) if choice.node is None else dispatcher.sources.why_not(build)
-    return Explanation(
+def _outlook(dispatcher: Dispatcher, build: Build) -> tuple[Explanation, str]:
+    """Of a build that waits; the reason is empty where nothing keeps it waiting. And the name of
+    the node that it would get now.
+    """
+    prospects = dispatcher.prospects
+    choice = prospects.choice(build)
+    ahead = prospects.ahead_of(build)
+    away = dispatcher.sources.why_not(build)
+    told = Explanation(
         build.id,
         build.state,
-        words or otherwise,
-        place,
-        dispatcher.estimate(place) if place else None,
-        choice.refusals,
-        build.history,
+        in_words(choice) if choice.node is None else away,
+        place=len(ahead) + 1,
+        estimate=None if away else prospects.estimate(build, ahead),
+        refusals=choice.refusals,
+        history=build.history,
     )
+    return told, choice.node.report.name if choice.node is not None else ""

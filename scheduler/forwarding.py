@@ -7,6 +7,7 @@ that makes no sense - the node's next report decides.
 import asyncio
 import time
 from collections import defaultdict
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from protocol.errors import Busy, Conflict, Denied, Invalid, PoolError, Unavailable, Unreachable
@@ -17,7 +18,6 @@ from protocol.service import Caller
 from scheduler.attempts import Attempts
 from scheduler.poller import Pool
 from scheduler.sources import SourceGone, Sources, SourceSilent
-from scheduler.target import NodeClient
 
 _TRIES = 3
 """Times that one attempt is sent to a node that does not have it, before it is taken for failed."""
@@ -47,7 +47,8 @@ class Forwarder:
         self._sources = sources
         self._tries: defaultdict[tuple[str, int], int] = defaultdict(int)
         self._full: dict[str, _Full] = {}  # of each node that had no room
-        self._never: defaultdict[str, set[str]] = defaultdict(set)  # node -> builds never taken
+        # node -> build that it never takes -> why
+        self._never: defaultdict[str, dict[str, str]] = defaultdict(dict)
         self._tasks: set[asyncio.Task[None]] = set()
 
     def send(self, build: Build, *, first: bool = False) -> None:
@@ -73,16 +74,16 @@ class Forwarder:
         full = self._full.get(report.id)
         return full is not None and (full.report is report or time.monotonic() < full.until)
 
-    def never_takes(self, node: str) -> frozenset[str]:
-        """Ids of the builds that the node will not take, ever."""
-        return frozenset(self._never.get(node, ()))
+    def never_takes(self, node: str) -> Mapping[str, str]:
+        """The builds that the node will not take, ever, and why, in its words."""
+        return dict(self._never.get(node, {}))
 
     def forget(self, build: Build) -> None:
         """Nothing need be remembered of a build that has stopped."""
         for attempt in range(1, build.attempt + 1):
             self._tries.pop((build.id, attempt), None)
         for never in self._never.values():
-            never.discard(build.id)
+            never.pop(build.id, None)
 
     async def close(self) -> None:
         """Stop waiting for answers."""
@@ -115,7 +116,7 @@ class Forwarder:
         except Unavailable as error:  # it may have heard us: its next report decides
             self._pool.disbelieve(node, error.detail)
         except (Conflict, Denied, Invalid) as error:  # this build, on that node: never
-            self._never[node].add(build.id)
+            self._never[node][build.id] = error.detail
             self._declined(build, error.detail, first)
         except PoolError as error:
             self._attempts.failed(build, f"{build.node.name} failed to take it: {error.detail}")
@@ -126,7 +127,7 @@ class Forwarder:
     async def _is_given(self, build: Build, first: bool) -> bool:
         """Whether the node has what the build needs now, and somebody still wants the attempt."""
         try:
-            await self._sources.give(build, self._client(build))
+            await self._sources.give(build, self._pool.client_of(build))
         except SourceGone as error:
             self._attempts.refused(build, str(error))
             return False
@@ -152,14 +153,8 @@ class Forwarder:
             retry_of=build.retry_of,
         )
         secrets = given_secrets(build.request, self._ledger.secrets_of(build.id))
-        client = self._client(build)
+        client = self._pool.client_of(build)
         return await client.submit(self._caller, build.request, forward, secrets=secrets)
-
-    def _client(self, build: Build) -> NodeClient:
-        client = None if build.node is None else self._pool.client(build.node.id)
-        if client is None:
-            raise Unreachable("it is not in the pool any more")
-        return client
 
     def _had_no_room(self, node: str) -> None:
         """It turned busy since its report: it is passed over until it reports anew, and for longer

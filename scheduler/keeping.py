@@ -11,14 +11,13 @@ from msgspec.structs import replace
 
 from protocol.after import check_deletable, record_lasts_until
 from protocol.errands import Errands
-from protocol.errors import NotFound, PoolError, Unavailable
+from protocol.errors import NotFound, PoolError
 from protocol.locks import Locks
 from protocol.model import Build
 from protocol.references import still_needed
 from protocol.service import Caller
 from scheduler.config import SchedulerSettings
 from scheduler.dispatch import Dispatcher
-from scheduler.target import NodeClient
 
 log = logging.getLogger(__name__)
 
@@ -58,10 +57,10 @@ class Keeping:
         self._ledger.put(replace(build, pinned=pinned, revision=build.revision + 1))
 
     async def _node_pins(self, build: Build, pinned: bool) -> None:
-        if (client := self._node_of(build)) is None:
+        if build.node is None:
             return
         try:
-            await client.pin(self._caller, build.id, pinned)
+            await self._pool.client_of(build).pin(self._caller, build.id, pinned)
         except NotFound as error:  # it is on its way there, or its files are gone
             log.info("pinning %s: %s", build.id, error.detail)
 
@@ -70,22 +69,14 @@ class Keeping:
         async with self._locks[build_id]:
             build = self._ledger.get(build_id)
             check_deletable(self._ledger.record(build_id), caller)
-            if client := self._node_of(build):
+            if build.node is not None:
                 try:
-                    await client.delete(self._caller, build_id)
+                    await self._pool.client_of(build).delete(self._caller, build_id)
                 except NotFound as error:
                     log.info("deleting %s: %s", build_id, error.detail)
             if build_id in self._ledger:
                 self._ledger.deleted.append(build_id)
                 await self._dispatcher.forget(build_id)
-
-    def _node_of(self, build: Build) -> NodeClient | None:
-        """What has the build's attempt; None where none has. Raises Unavailable."""
-        if build.node is None:
-            return None
-        if (client := self._pool.client(build.node.id)) is None:
-            raise Unavailable(f"the node that has it ({build.node.name}) is not in the pool now")
-        return client
 
     async def forget_old(self) -> None:
         """Drop builds, keys and uploads that are older than the settings, or they themselves, say.

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from protocol.board import Board
 from protocol.errors import Busy, PoolError, Unavailable
-from protocol.model import Build, NoticeRecord, Stage
+from protocol.model import Build, NoticeRecord, Result, Stage
 from protocol.record import Record
 from protocol.request import Forward, Secrets, signing_secrets
 from protocol.watch import Watch
@@ -278,9 +278,13 @@ class Ledger:
         return record.forward if record is not None else None
 
     def as_asked(self, build: Build) -> Build:
-        """As the scheduler above knows it, if there is one: all our attempts are one of its own."""
+        """As the scheduler above knows it, if there is one: our attempt is one of its own. Where a
+        node of ours lost it, that is between us and the node.
+        """
         forward = self.forward_of(build.id)
-        return build if forward is None else replace(build, attempt=forward.attempt)
+        if forward is None:
+            return build
+        return replace(build, attempt=forward.attempt, excused=build.result is Result.LOST)
 
 
 def _lasting(build: Build) -> Build:

@@ -113,7 +113,7 @@ class Listing:
             version=report.version,
             architecture=report.architecture,
             stated_priority=report.priority,
-            priority=self._dispatcher.priority(report),
+            priority=self._dispatcher.prospects.priority(report),
             slots=report.slots,
             used=report.used,
             builds=tuple(sorted(self._dispatcher.ledger.on_node(report.id))),

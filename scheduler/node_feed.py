@@ -3,15 +3,14 @@ all of them.
 """
 
 import re
-import secrets
 import time
 from collections.abc import Callable
 
 from msgspec.structs import replace
 
 from protocol.api.events import NodeNews
+from protocol.change_log import ChangeLog
 from protocol.messages import Roster, RosterEntry
-from protocol.order import ChangeOrder
 
 _FRESH = 0.5  # seconds for which a look at the roster is good
 _GONE = 1000  # nodes of which it is remembered that they are gone
@@ -26,26 +25,23 @@ class RosterFeed:
     ) -> None:
         self._roster = roster
         self._clock = clock
-        self._epoch = secrets.token_hex(4)
         self._count = 0
         self._looked = float("-inf")
         self._entries: dict[str, RosterEntry] = {}
-        self._order = ChangeOrder()
-        self._gone = ChangeOrder()
-        self._forgotten = 0  # cursors from before this count do not know all that is gone
+        self._log = ChangeLog()
 
     def since(self, cursor: str) -> NodeNews:
         """As `NodeFeed`."""
         self._look()
-        now = f"{self._epoch}.{self._count}"
+        now = f"{self._log.epoch}.{self._count}"
         if not cursor:
             return NodeNews(tuple(self._entries.values()), (), now)
         epoch, _, text = cursor.partition(".")
         seen = int(text)
-        if epoch != self._epoch or not self._forgotten <= seen <= self._count:
+        if not self._log.tells_since(epoch, seen, self._count):
             return NodeNews(tuple(self._entries.values()), (), now, reset=True)
-        changed = tuple(self._entries[key] for _, key in self._order.after(seen))
-        return NodeNews(changed, tuple(key for _, key in self._gone.after(seen)), now)
+        changed = tuple(self._entries[key] for _, key in self._log.after(seen))
+        return NodeNews(changed, tuple(key for _, key in self._log.gone_after(seen)), now)
 
     def _look(self) -> None:
         now = self._clock()
@@ -57,14 +53,10 @@ class RosterFeed:
             before = self._entries.get(key)
             if before is None or _lasting(before) != _lasting(entry):
                 self._count += 1
-                self._order.put(key, self._count)
-                self._gone.drop(key)
+                self._log.changed(key, self._count)
         for key in self._entries.keys() - entries.keys():
             self._count += 1
-            self._order.drop(key)
-            self._gone.put(key, self._count)
-            if len(self._gone) > _GONE:
-                self._forgotten = self._gone.drop_oldest()
+            self._log.went(key, self._count, _GONE)
         self._entries = entries
 
 

@@ -1,40 +1,40 @@
-"""The pool: every address that may be a node, polled for as long as it is worth trying.
+"""The pool: every address that may be a node, for as long as it is worth trying, and what it said
+last.
 
 Level-triggered: each answer is the node's whole state as far as it concerns us. What a report means
-for builds is not decided here; `on_report` is told.
+for builds is not decided here; `on_report` is told. How a node is asked is in
+`scheduler/polling.py`.
 """
 
 import asyncio
 import logging
 import time
 from collections.abc import Callable, Collection
-from functools import partial
 
 from msgspec.structs import replace
 
 from protocol.client import HttpService
-from protocol.errors import PoolError
+from protocol.errors import PoolError, Unreachable
 from protocol.messages import Report
+from protocol.model import Build
 from protocol.service import Caller
 from protocol.watch import Watch
 from scheduler.config import SchedulerSettings
 from scheduler.core.plain import PLAIN
-from scheduler.core.quarantine import Health, quarantined
+from scheduler.core.quarantine import Rule
 from scheduler.core.roster import REMEMBERED, Entry, Standing, Timing, leaders, standing
+from scheduler.held_back import HeldBack
 from scheduler.known import Known
 from scheduler.plain.attempts import PlainAttempts
 from scheduler.plain.node import PlainNode, plain_id
-from scheduler.race import first_answer
+from scheduler.polling import Polling
 from scheduler.stores.base import Store
 from scheduler.target import NodeClient, Target
 
 log = logging.getLogger(__name__)
 
 _GOODBYE = 0.7  # seconds that a program that said goodbye has for its last report
-_MEASURE = 30.0  # seconds between polls that are not held, which measure the latency
 _ELSEWHERE = "it has not answered since it was found anew"
-_SELDOM = 10.0  # how many times as long as at first a dead address is left in peace
-_HEAD_START = 0.1  # seconds that an address has before the next one is tried beside it
 
 
 class Pool:
@@ -45,7 +45,8 @@ class Pool:
         self.changed = Watch()  # moves when a node appears, answers otherwise than before, or goes
         self.known = Known(store, self.changed.touch)
         self.plain = PlainAttempts(store)
-        self.health: dict[str, Health] = {}  # node -> how it fared with our builds
+        rule = Rule(settings.quarantine_after, settings.quarantine, settings.quarantine_limit)
+        self.held_back = HeldBack(self.known, rule)
         self.on_report: Callable[[Report], None] = lambda report: None
         self.on_node: Callable[[str], Collection[str]] = lambda node: ()  # our builds on a node
         self._caller = caller
@@ -54,6 +55,7 @@ class Pool:
         self._timing = Timing(settings.silent_after, settings.lost_after)
         self._targets: dict[str, Target] = {}
         self._closing: set[asyncio.Task[None]] = set()
+        self._polling = Polling(caller, settings, self._answered, self._unanswered)
         self._heard = time.monotonic()  # when any node answered last
         self._counted = self._heard  # nobody's silence counts from before this
 
@@ -72,18 +74,8 @@ class Pool:
     def standing(self, entry: Entry) -> Standing:
         """The entry's state as of now."""
         now = time.monotonic()
-        return standing(entry, self._me, now, self._timing, self._held_back(entry, now))
-
-    def _held_back(self, entry: Entry, now: float) -> Standing | None:
-        node = entry.program
-        known = self.known.of(node)
-        if known is not None and known.cordoned is not None:
-            in_use = len(self.on_node(node)) or (entry.report.used if entry.report else 0)
-            drained = known.draining and not in_use
-            return Standing("drained" if drained else "cordoned", known.cordoned)
-        health = self.health.get(node)
-        words = quarantined(health, now) if health is not None else None
-        return None if words is None else Standing("quarantined", words)
+        held_back = self.held_back.standing(entry, now, self.on_node)
+        return standing(entry, self._me, now, self._timing, held_back)
 
     def lost(self, in_use: frozenset[str]) -> frozenset[str]:
         """Ids of the nodes whose builds may be placed elsewhere; `in_use`: those that have some.
@@ -110,6 +102,16 @@ class Pool:
                 return self._targets[entry.key].client
         return None
 
+    def client_of(self, build: Build) -> NodeClient:
+        """How to speak to the node that has the build's attempt. Raises Unreachable where none has,
+        or nobody knows where it is.
+        """
+        client = None if build.node is None else self.client(build.node.id)
+        if client is None:
+            name = build.node.name if build.node is not None else "none"
+            raise Unreachable(f"the node that has it ({name}) is not in the pool now")
+        return client
+
     def below(self) -> tuple[str, ...]:
         """Ids of the schedulers that builds may reach through us."""
         reports = [entry.report for entry in self.entries() if entry.report is not None]
@@ -131,7 +133,7 @@ class Pool:
             target.entry = replace(target.entry, found=ways)
             target.urls = urls
             if target.entry.failures:  # it makes itself heard: it may be back
-                self._poll_anew(target)
+                self._polling.anew(target)
             return
         entry = Entry(key=key, url=urls[0], found=(how,), since=time.monotonic(), id=_id_in(key))
         if target is not None:
@@ -140,14 +142,14 @@ class Pool:
             ways = (*known.found, how) if REMEMBERED in known.found else (how,)
             entry = replace(known, url=urls[0], found=tuple(sorted({*ways})), error=_ELSEWHERE)
         target = self._targets[key] = Target(urls, entry, self._connect)
-        self._poll_anew(target)
+        self._polling.anew(target)
 
     def find_plain(self, url: str) -> None:
         """Settings name this server, which speaks the documented API only."""
         now, name = time.monotonic(), plain_id(url)
         entry = Entry(key=url, url=url, found=("settings",), since=now, id=name)
         target = self._targets[url] = Target((url,), entry, self._connect_plain)
-        self._poll_anew(target)
+        self._polling.anew(target)
 
     def say_goodbye(self, key: str) -> None:
         """A goodbye was heard, and may be anybody's: who does not answer any more a moment later
@@ -160,7 +162,7 @@ class Pool:
     def _doubt(self, target: Target) -> None:
         if self._targets.get(target.entry.key) is target and not target.departed:
             target.goodbye = True
-            self._poll_anew(target)
+            self._polling.anew(target)
 
     def sweep(self, in_use: frozenset[str]) -> None:
         """Forget what left or has not answered for too long; `in_use`: nodes that builds of ours
@@ -209,58 +211,7 @@ class Pool:
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)
 
-    # Polling
-
-    def _poll_anew(self, target: Target) -> None:
-        """Ask now, wherever the polling was."""
-        if target.task is not None:
-            target.task.cancel()
-        target.task = asyncio.create_task(self._poll(target))
-        target.task.add_done_callback(_complain)
-
-    async def _poll(self, target: Target) -> None:
-        """For as long as the target is of use."""
-        token: str | None = None
-        measured = 0.0
-        while True:
-            if time.monotonic() - measured > _MEASURE:
-                token = None
-            asked = time.monotonic()
-            try:
-                if token is None:
-                    report = await self._ask_everywhere(target)
-                else:
-                    report = await target.client.status(
-                        self._caller, after=token, wait=self._settings.hold
-                    )
-            except PoolError as error:
-                token = None
-                self._unanswered(target, error)
-                await asyncio.sleep(self._pause(target.entry))
-                continue
-            if token is None:
-                measured = time.monotonic()
-                clock = report.clock - time.time() if report.clock else None
-                target.entry = replace(target.entry, latency=measured - asked, clock=clock)
-            token = report.token
-            self._answered(target, report)
-            if report.leaving:
-                token = None
-                await asyncio.sleep(self._settings.retry)
-
-    def _pause(self, entry: Entry) -> float:
-        """Seconds until the next try: longer and longer for an address that is as good as dead."""
-        tries = self._settings.lost_after / self._settings.retry
-        return self._settings.retry * min(_SELDOM, max(1.0, entry.failures / tries))
-
-    async def _ask_everywhere(self, target: Target) -> Report:
-        """A report by whichever of its addresses answers; that one is used from now on."""
-        last = target.entry.url
-        urls = (last, *(url for url in target.urls if url != last))
-        asks = [partial(target.client_at(url).status, self._caller) for url in urls]
-        number, report = await first_answer(asks, _HEAD_START)
-        target.entry = replace(target.entry, url=urls[number])
-        return report
+    # What is heard
 
     def _answered(self, target: Target, report: Report) -> None:
         """Take a report in; a program that leaves goes off the roster, unless settings name it."""
@@ -300,9 +251,3 @@ class Pool:
 def _id_in(key: str) -> str:
     """What a program was found by is its id, unless it is a URL."""
     return "" if "/" in key else key
-
-
-def _complain(task: "asyncio.Task[None]") -> None:
-    """A poller never ends by an error; where one does, that is a bug worth a trace."""
-    if not task.cancelled() and (error := task.exception()):
-        log.error("polling ended", exc_info=error)

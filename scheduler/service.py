@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from protocol.after import to_repeat
 from protocol.checks import check_request
-from protocol.errors import PoolError, Unavailable
+from protocol.errors import PoolError
 from protocol.identity import Identity
 from protocol.messages import (
     Acknowledgement,
@@ -38,7 +38,6 @@ from scheduler.config import SchedulerSettings
 from scheduler.dispatch import Dispatcher
 from scheduler.explaining import explain, preview
 from scheduler.keeping import Keeping
-from scheduler.target import NodeClient
 from scheduler.viewing import Viewing
 
 log = logging.getLogger(__name__)
@@ -64,7 +63,7 @@ class SchedulerService:
         self._as_node = AsNode(me, name, dispatcher)
         supersede = partial(self.cancel, superseded=True)
         self._accepting = Accepting(me, settings, dispatcher, self._as_node, supersede)
-        self._viewing = Viewing(self._board, self._node_of, self._caller)
+        self._viewing = Viewing(self._board, self._pool.client_of, self._caller)
 
     @property
     def leaving(self) -> bool:
@@ -199,15 +198,8 @@ class SchedulerService:
         """See BuildService."""
         if artifact_named(self._board.get(build_id).artifacts, name).growing:
             await self._ledger.saved(build_id)  # what was read while it grew is not tried again
-        client = self._node_of(self._board.get(build_id))
+        client = self._pool.client_of(self._board.get(build_id))
         return await client.open_artifact(self._caller, build_id, name, part)
-
-    def _node_of(self, build: Build) -> NodeClient:
-        client = None if build.node is None else self._pool.client(build.node.id)
-        if client is None:
-            name = build.node.name if build.node else "none"
-            raise Unavailable(f"the node that has it ({name}) is not in the pool now")
-        return client
 
     # Blobs
 

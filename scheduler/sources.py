@@ -141,11 +141,7 @@ class Sources:
         raise SourceGone(reason)
 
     async def _opened_artifact(self, reference: Reference, digest: str) -> tuple[ByteStream, int]:
-        source = self._ledger.get(reference.build)
-        client = None if source.node is None else self._pool.client(source.node.id)
-        if client is None:
-            name = source.node.name if source.node else "none"
-            raise Unavailable(f"the node that has it ({name}) is not in the pool now")
+        client = self._pool.client_of(self._ledger.get(reference.build))
         opened = await client.open_artifact(self._caller, reference.build, reference.name)
         if opened.artifact.sha256 != digest:
             await opened.stream.close()

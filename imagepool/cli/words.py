@@ -94,8 +94,8 @@ def build_card(build: Build, explanation: Explanation, paint: Paint = plain) -> 
 
 
 def explained(explanation: Explanation, paint: Paint = plain) -> str:
-    """Why a build waits, or what happened to it."""
-    lines = [f"status    {paint(explanation.status.value)}"]
+    """Why a build waits, or what happened to it; one that is not made yet has no status."""
+    lines = [f"status    {paint(explanation.status.value)}"] * bool(explanation.id)
     return "\n".join(lines + _why(explanation) + _history(explanation))
 
 

@@ -139,7 +139,7 @@ class Engine(Protocol):
         """Make sure that the image is here, pulling it if need be, or `always`, or `never`;
         `progress` is called with lines for the log.
 
-        Raises ImageUnknown, RegistryUnreachable, EngineDown.
+        Raises ImageUnknown, PullFailed, EngineDown; EngineError where there is no room for it.
         """
 
     def name_image(self, image: str, name: str) -> None:
@@ -149,7 +149,7 @@ class Engine(Protocol):
         """Make an image of a Dockerfile; `output` is given what its steps print. Nothing else stays
         behind, whatever becomes of it.
 
-        Raises ImageFailed, ImageUnknown, RegistryUnreachable, Interrupted, EngineDown.
+        Raises ImageFailed, ImageUnknown, PullFailed, Interrupted, EngineDown.
         """
 
     def import_rootfs(

@@ -5,7 +5,7 @@ The engine has no codes for reasons, only the words of Go's network library and 
 
 from typing import Any
 
-from node.engines.errors import EngineError, ImageUnknown, RegistryUnreachable
+from node.engines.errors import EngineError, ImageUnknown, PullFailed, RegistryUnreachable
 
 _UNKNOWN = (
     "not found",
@@ -35,6 +35,13 @@ _UNREACHABLE = (
     "too many requests",
     "toomanyrequests",
 )
+_MACHINE = (
+    "no space left on device",
+    "disk quota exceeded",
+    "read-only file system",
+    "input/output error",
+    "cannot allocate memory",
+)
 
 
 def news(event: dict[str, Any], seen: dict[str, str]) -> str:
@@ -49,8 +56,10 @@ def news(event: dict[str, Any], seen: dict[str, str]) -> str:
 def pull_error(image: str, words: str) -> EngineError:
     """What kept an image from being pulled."""
     lower = words.lower()
+    if any(sign in lower for sign in _MACHINE):
+        return EngineError(f"{image} could not be pulled: {words}")
     if any(sign in lower for sign in _UNREACHABLE):
         return RegistryUnreachable(f"the registry of {image} does not answer: {words}")
     if any(sign in lower for sign in _UNKNOWN):
         return ImageUnknown(f"there is no image {image}: {words}")
-    return EngineError(f"{image} could not be pulled: {words}")
+    return PullFailed(f"{image} could not be pulled: {words}")

@@ -3,13 +3,16 @@
 Errors::
 
     EngineError
-    ├── EngineDown           the engine does not answer: infrastructure, to be tried elsewhere
-    ├── ImageUnknown         no such image here nor in its registry: the user's failure
-    ├── ImageFailed          no image can be made of what was given: the user's failure
-    ├── RegistryUnreachable  the registry did not answer: infrastructure
+    ├── EngineDown           the engine does not answer
+    ├── ImageUnknown         no such image here nor in its registry
+    ├── ImageFailed          no image can be made of what was given
+    ├── PullFailed           the image is not here, and could not be had
+    │   └── RegistryUnreachable  the registry that may have it did not answer
     ├── ContainerRefused     the engine would not create or start it: in the engine's words
     │   └── NameTaken        a container of this name exists already
     └── Interrupted          whoever asked for it did not want it any more
+
+What each means for a build is decided in `node/faults.py`.
 """
 
 import threading
@@ -37,7 +40,11 @@ class ImageFailed(EngineError):
         self.code = code
 
 
-class RegistryUnreachable(EngineError):
+class PullFailed(EngineError):
+    """The image is not here, and could not be had, for another reason than that there is none."""
+
+
+class RegistryUnreachable(PullFailed):
     """The image is not here, and the registry that may have it did not answer."""
 
 

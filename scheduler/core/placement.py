@@ -1,11 +1,12 @@
-"""Which node gets a build: two tuples of small functions, read top to bottom as policy.
+"""Which node gets a build: tuples of small functions, read top to bottom as policy.
 
-CHECKS answer None, or the reason in words why this node does not get this build; every reason is
-recorded. SCORERS rank the nodes that are left, the first scorer counting most. To add a rule, write
-a function and name it in its tuple.
+CHECKS answer None, or the reason in words why this node does not get this build: PASSING ones what
+may be otherwise in a moment, LASTING ones what stays until somebody changes node or build. Every
+reason is recorded. SCORERS rank the nodes that are left, the first scorer counting most. To add a
+rule, write a function and name it in its tuple.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from msgspec import Struct
 
@@ -27,14 +28,20 @@ class Candidate(Struct, frozen=True):
     full: bool = False  # it refused a build for want of room, and has not reported since
     error: str = ""  # of the last poll
     last_used: float = 0.0  # when it last got a build, monotonic seconds
-    refused: frozenset[str] = frozenset()  # ids of builds that it would not take, ever
+    refused: Mapping[str, str] = {}  # build that it would not take, ever -> why, in its words
     probation: bool = False  # it failed builds lately, and none has gone well since
     others: bool = False  # there are nodes that build, and have nothing held against them
+    in_vain: frozenset[str] = frozenset()  # builds that it lost by no fault of its own, and that
+    # other nodes may still have
 
     @property
     def free(self) -> int:
         """Slots that are free, builds on their way counted."""
         return max(0, self.report.slots - self.report.used - self.coming)
+
+    def singles_out(self, build: Build) -> bool:
+        """Whether it refuses this build, and not others of the same needs."""
+        return build.id in self.refused or build.id in self.in_vain
 
 
 class Choice(Struct, frozen=True):
@@ -42,7 +49,11 @@ class Choice(Struct, frozen=True):
 
     node: Candidate | None
     refusals: tuple[Refusal, ...]
+    never: bool = False  # no node could have it at another moment either, as all are now
 
+
+_SHOWN = 8  # labels of a node that are told
+_NAMED = 5  # nodes that a sentence names
 
 Check = Callable[[Candidate, Build], str | None]
 Scorer = Callable[[Candidate, Build], float]
@@ -78,13 +89,24 @@ def proven(node: Candidate, build: Build) -> str | None:
     return None
 
 
+def hopeful(node: Candidate, build: Build) -> str | None:
+    """What came to nothing here by no fault of the node - a registry that it cannot reach - goes
+    first to all others that may have it.
+    """
+    return "it had this one in vain, and others have not" if build.id in node.in_vain else None
+
+
 def ready(node: Candidate, build: Build) -> str | None:
     """It says that it takes builds."""
     return f"it is busy: {node.reason}" if node.state == "busy" else None
 
 
 def has_slot(node: Candidate, build: Build) -> str | None:
-    """A slot is free, builds on their way there counted."""
+    """A slot is free, builds on their way there counted. Of a node that is not ready its state says
+    more.
+    """
+    if node.state != "ready":
+        return None
     if node.full:
         return "it had no room a moment ago"
     return None if node.free else "all its slots are used or about to be"
@@ -92,7 +114,8 @@ def has_slot(node: Candidate, build: Build) -> str | None:
 
 def accepts(node: Candidate, build: Build) -> str | None:
     """It has not said that it will never take this build."""
-    return "it does not allow this build" if build.id in node.refused else None
+    why = node.refused.get(build.id)
+    return None if why is None else f"it does not take this build: {why}"
 
 
 def expressible(node: Candidate, build: Build) -> str | None:
@@ -112,38 +135,38 @@ def architecture(node: Candidate, build: Build) -> str | None:
 def labels(node: Candidate, build: Build) -> str | None:
     """It carries every label that the build needs."""
     missing = set(build.request.guidance.needs.labels) - set(node.report.labels)
-    return f"it lacks the label {', '.join(sorted(missing))}" if missing else None
+    if not missing:
+        return None
+    there = ", ".join(sorted(node.report.labels)[:_SHOWN]) or "none"
+    more = ", ..." if len(node.report.labels) > _SHOWN else ""
+    return f"it lacks the label {', '.join(sorted(missing))} (it has {there}{more})"
 
 
 def cpus(node: Candidate, build: Build) -> str | None:
     """It has the processors."""
-    wanted = build.request.guidance.needs.cpus
-    return f"it has {node.report.cpus:g} cpus" if wanted and node.report.cpus < wanted else None
+    wanted, there = build.request.guidance.needs.cpus, node.report.cpus
+    return f"it has {there:g} cpus, not {wanted:g}" if wanted and there < wanted else None
 
 
 def memory(node: Candidate, build: Build) -> str | None:
     """It has the memory."""
-    wanted = build.request.guidance.needs.memory
-    if wanted and node.report.memory < wanted:
-        return f"it has {node.report.memory >> 20} MiB of memory"
-    return None
+    return _too_little(node.report.memory, build.request.guidance.needs.memory, "memory")
 
 
 def disk(node: Candidate, build: Build) -> str | None:
     """It has the disk."""
-    wanted = build.request.guidance.needs.disk
-    if wanted and node.report.disk_free < wanted:
-        return f"it has {node.report.disk_free >> 20} MiB of disk"
-    return None
+    return _too_little(node.report.disk_free, build.request.guidance.needs.disk, "disk left")
 
 
-CHECKS: tuple[Check, ...] = (
-    answers,
+def _too_little(there: int, wanted: int | None, what: str) -> str | None:
+    if not wanted or there >= wanted:
+        return None
+    return f"it has {there >> 20} MiB of {what}, not {-(-wanted >> 20)}"
+
+
+PASSING: tuple[Check, ...] = (answers, held_back, ready, has_slot, proven, hopeful)
+LASTING: tuple[Check, ...] = (
     admitted,
-    held_back,
-    ready,
-    has_slot,
-    proven,
     accepts,
     expressible,
     architecture,
@@ -152,6 +175,7 @@ CHECKS: tuple[Check, ...] = (
     memory,
     disk,
 )
+CHECKS: tuple[Check, ...] = (*PASSING, *LASTING)
 
 
 def highest_priority(node: Candidate, build: Build) -> float:
@@ -187,25 +211,57 @@ def longest_unused(node: Candidate, build: Build) -> float:
 SCORERS: tuple[Scorer, ...] = (highest_priority, has_image, most_free, not_tried, longest_unused)
 
 
+def best(build: Build, nodes: Iterable[Candidate]) -> Candidate | None:
+    """The best node that no check refuses."""
+    fit = (node for node in nodes if not any(check(node, build) for check in CHECKS))
+    return max(fit, key=lambda node: _score(node, build), default=None)
+
+
+def _score(node: Candidate, build: Build) -> tuple[float, ...]:
+    return tuple(scorer(node, build) for scorer in SCORERS)
+
+
 def choose(build: Build, nodes: Iterable[Candidate]) -> Choice:
-    """The best node that no check refuses, and every refusal."""
-    refusals: list[Refusal] = []
-    best: tuple[tuple[float, ...], Candidate] | None = None
-    for node in nodes:
-        reason = next(filter(None, (check(node, build) for check in CHECKS)), None)
-        if reason is not None:
-            refusals.append(Refusal(node.report.id, node.report.name, reason))
-            continue
-        score = tuple(scorer(node, build) for scorer in SCORERS)
-        if best is None or score > best[0]:
-            best = (score, node)
-    return Choice(best[1] if best else None, tuple(refusals))
+    """The best node, and every refusal, each with all that is in the way."""
+    nodes = tuple(nodes)
+    refusals = tuple(filter(None, (_refusal(node, build) for node in nodes)))
+    return Choice(best(build, nodes), refusals, _is_hopeless(build, nodes))
+
+
+def _refusal(node: Candidate, build: Build) -> Refusal | None:
+    reasons = [words for check in CHECKS if (words := check(node, build))]
+    if not reasons:
+        return None
+    return Refusal(node.report.id, node.report.name, ", and ".join(reasons))
+
+
+def suits(node: Candidate, build: Build) -> bool:
+    """Whether the node could have the build at another moment, as both are."""
+    return not any(check(node, build) for check in LASTING)
+
+
+def _is_hopeless(build: Build, nodes: Sequence[Candidate]) -> bool:
+    return bool(nodes) and not any(suits(node, build) for node in nodes)
 
 
 def in_words(choice: Choice) -> str:
     """Why a build waits, in a sentence."""
-    if not choice.refusals:
+    return _sentence(choice.refusals[:_NAMED], len(choice.refusals), choice.never)
+
+
+def why_none(build: Build, nodes: Sequence[Candidate], unheard: Sequence[Refusal] = ()) -> str:
+    """The same of a build that all of these nodes refuse; in a large pool it takes less time, as
+    only those that are named are looked at. `unheard`: what is said of nodes that are no
+    candidates.
+    """
+    named = filter(None, (_refusal(node, build) for node in nodes[:_NAMED]))
+    never = _is_hopeless(build, nodes)
+    return _sentence((*named, *unheard)[:_NAMED], len(nodes) + len(unheard), never)
+
+
+def _sentence(named: Sequence[Refusal], number: int, never: bool) -> str:
+    if not named:
         return "there is no node in the pool"
-    shown = "; ".join(f"{refusal.name}: {refusal.reason}" for refusal in choice.refusals[:5])
-    more = len(choice.refusals) - 5
-    return shown + (f"; and {more} more nodes" if more > 0 else "")
+    shown = "; ".join(f"{refusal.name}: {refusal.reason}" for refusal in named)
+    more = f"; and {number - len(named)} more nodes" if number > len(named) else ""
+    return f"{'no node that is here can run it: ' if never else ''}{shown}{more}"

@@ -57,7 +57,12 @@ def quarantined(health: Health, now: float) -> str | None:
     if not health.length or now >= health.until:
         return None
     left = ceil(health.until - now)
-    return f"it {_failed(health.failures)}: {health.reason}; it gets nothing for another {left} s"
+    return f"{_words(health)}; it gets nothing for another {left} s"
+
+
+def in_short(health: Health) -> str:
+    """The same of one that is in quarantine, in words that stay the same until it fails again."""
+    return f"{_words(health)}; it gets nothing for {health.length:g} s"
 
 
 def on_probation(health: Health, now: float) -> bool:
@@ -65,5 +70,7 @@ def on_probation(health: Health, now: float) -> bool:
     return health.length > 0 and now >= health.until
 
 
-def _failed(failures: int) -> str:
-    return "failed a build" if failures == 1 else f"failed {failures} builds in a row"
+def _words(health: Health) -> str:
+    number = health.failures
+    builds = "a build" if number == 1 else f"{number} builds in a row"
+    return f"it failed {builds}: {health.reason}"

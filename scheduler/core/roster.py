@@ -53,6 +53,12 @@ class Standing(Struct, frozen=True):
     # ready, busy, silent, lost, refused, cordoned, drained, quarantined, unanswered
     state: str
     reason: str = ""
+    short: str = ""  # the same without how long it has been or will be so; empty: the same
+
+    @property
+    def lasting(self) -> str:
+        """The reason in words that stay the same while nothing happens."""
+        return self.short or self.reason
 
 
 def standing(
@@ -66,12 +72,16 @@ def standing(
         return Standing("unanswered", entry.error or "it has not answered yet")
     quiet = now - max(entry.counted, entry.since if entry.answered is None else entry.answered)
     if quiet >= timing.lost_after and entry.failures >= _SEEN_TO_FAIL:
-        return Standing("lost", f"no answer for {quiet:.0f} s: {entry.error}")
+        return _quiet("lost", quiet, entry.error)
     if report is None or quiet >= timing.silent_after:
-        return Standing("silent", f"no answer for {quiet:.0f} s: {entry.error}")
+        return _quiet("silent", quiet, entry.error)
     if refusal := _refusal(report, me):
         return Standing("refused", refusal)
     return held_back or Standing(report.status, report.reason)
+
+
+def _quiet(state: str, seconds: float, error: str) -> Standing:
+    return Standing(state, f"no answer for {seconds:.0f} s: {error}", f"no answer: {error}")
 
 
 def _refusal(report: Report, me: str) -> str:

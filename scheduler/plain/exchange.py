@@ -18,11 +18,9 @@ from protocol.errors import (
     Invalid,
     NotFound,
     PoolError,
-    TooLarge,
     Unavailable,
-    Unreachable,
 )
-from protocol.exchange import CONNECT
+from protocol.exchange import read, session, unavailable
 
 T = TypeVar("T")
 
@@ -74,7 +72,7 @@ class PlainExchange:
                 async with response:
                     said = await _head(response)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise self._unavailable(error) from error
+            raise unavailable(self.url, error) from error
         if response.status in _REDIRECTS:
             return response.headers.get("Location", "")
         raise self._refusal(response.status, said)
@@ -85,7 +83,7 @@ class PlainExchange:
             async with asyncio.timeout(self._patience):
                 response = await self._request("GET", path, headers, None)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise self._unavailable(error) from error
+            raise unavailable(self.url, error) from error
         coded = response.headers.get("Content-Encoding", "identity") != "identity"
         if response.status not in (200, 206) or coded:
             response.close()
@@ -104,11 +102,9 @@ class PlainExchange:
                         said = _shown(await _head(response))
                         words = f"{self.url}{path} answers {response.status}: {said}"
                         raise Unavailable(words)
-                    return await _read(response)
-        except TooLarge as error:
-            raise Unavailable(f"{self.url}{path}: {error.detail}") from error
+                    return await read(response, ANSWER_LIMIT)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise self._unavailable(error) from error
+            raise unavailable(self.url, error) from error
 
     async def _request(
         self, method: str, path: str, headers: Mapping[str, str], body: bytes | None
@@ -125,18 +121,10 @@ class PlainExchange:
 
     def _connection(self) -> aiohttp.ClientSession:
         if self._session is None:
-            self._session = aiohttp.ClientSession(
-                timeout=aiohttp.ClientTimeout(
-                    total=None, connect=CONNECT, sock_connect=CONNECT, sock_read=self._patience
-                ),
-                # None is used again: a create that meets one which was just closed was not heard,
-                # and nobody could tell.
-                connector=aiohttp.TCPConnector(limit=0, force_close=True),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                auto_decompress=False,
-                read_bufsize=_PIECE,
-                trust_env=False,
-            )
+            # No connection is used again: a create that meets one which was just closed was not
+            # heard, and nobody could tell.
+            connector = aiohttp.TCPConnector(limit=0, force_close=True)
+            self._session = session(connector, silence=self._patience)
         return self._session
 
     def _refusal(self, status: int, said: bytes) -> PoolError:
@@ -146,23 +134,6 @@ class PlainExchange:
         if 200 <= status < 300 or status in _ON_THE_WAY:
             return Unavailable(words)
         return Denied(words) if status < 500 else PoolError(words)
-
-    def _unavailable(self, error: BaseException) -> Unavailable:
-        if isinstance(error, aiohttp.ConnectionTimeoutError):
-            return Unreachable(f"{self.url} cannot be reached: no connection in {CONNECT:g} s")
-        if isinstance(error, aiohttp.ClientConnectorError):
-            return Unreachable(f"{self.url} cannot be reached: {error.os_error.strerror or error}")
-        text = str(error)[:_SHOWN] or "no answer in time"
-        return Unavailable(f"{self.url} does not answer: {text}")
-
-
-async def _read(response: aiohttp.ClientResponse) -> bytes:
-    body = bytearray()
-    async for piece in response.content.iter_any():
-        body += piece
-        if len(body) > ANSWER_LIMIT:
-            raise TooLarge(f"the answer is over {ANSWER_LIMIT} bytes")
-    return bytes(body)
 
 
 async def _head(response: aiohttp.ClientResponse) -> bytes:

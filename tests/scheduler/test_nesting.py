@@ -4,7 +4,7 @@ import pytest
 
 from protocol.errors import Busy
 from protocol.messages import Registration
-from protocol.model import Result, State
+from protocol.model import Position, Result, State
 from protocol.recipe import IsoOutput
 from protocol.request import Forward
 from protocol.service import LOCAL, Caller, Role
@@ -19,6 +19,7 @@ from tests.programs import (
     roster_until,
     until,
 )
+from tests.scheduler.test_faults import without_registry
 
 pytestmark = pytest.mark.gen_test(timeout=60)
 
@@ -81,6 +82,72 @@ async def test_an_attempt_that_another_took_the_place_of(tmp_path) -> None:
                 assert build.result is Result.LOST, (program, build)
                 assert build.reason == "another attempt took its place"
         assert not inner.parts.dispatcher.pool.health
+
+
+async def test_an_attempt_that_is_lost_below_ends_there_and_is_made_anew_above(tmp_path) -> None:
+    """So that attempts are counted once, by the scheduler that a client sees: a position in the log
+    of one attempt never means a byte of another.
+    """
+    async with (
+        a_node(tmp_path) as other,
+        a_scheduler(tmp_path, other.url) as inner,
+        a_scheduler(tmp_path, inner.url) as outer,
+    ):
+        leaving = a_node(tmp_path, priority=20)
+        favourite = await leaving.__aenter__()
+        inner.parts.listing.register(Registration(favourite.url))
+        await ready(inner, 2)
+        await ready(outer)
+        accepted = await outer.service.submit(LOCAL, request("print first\nsleep 1\nprint last"))
+        await until(outer.service, accepted.id, lambda build: build.log_size >= len("first\n"))
+        was_on = (await inner.service.get(LOCAL, accepted.id)).node
+        await leaving.__aexit__(None, None, None)
+        build = await ended(outer.service, accepted.id)
+        below = await inner.service.get(LOCAL, accepted.id)
+        assert (build.result, build.attempt, below.attempt) == (Result.SUCCEEDED, 2, 2)
+        assert was_on is not None
+        assert (was_on.id, below.node and below.node.id) == (favourite.id, other.id)
+        opened = await outer.service.open_log(LOCAL, build.id, Position(1, len("first\n")))
+        assert (opened.attempt, opened.start) == (2, 0)
+        assert b"".join([piece async for piece in opened.stream]) == b"first\nlast\n"
+
+
+async def test_failures_below_are_held_against_the_node_that_failed(tmp_path) -> None:
+    """By the scheduler beside it, and not against that scheduler; attempts are three in all."""
+    async with (
+        a_node(tmp_path) as node,
+        a_scheduler(tmp_path, node.url, quarantine_after=3, quarantine=60) as inner,
+        a_scheduler(tmp_path, inner.url, quarantine_after=1) as outer,
+    ):
+        await ready(inner)
+        await ready(outer)
+        accepted = await outer.service.submit(LOCAL, request("engine-fault"))
+        build = await ended(outer.service, accepted.id)
+        below = await inner.service.get(LOCAL, accepted.id)
+        assert (build.result, build.attempt, below.attempt) == (Result.LOST, 3, 3)
+        (entry,) = inner.parts.listing.roster().nodes
+        assert entry.state == "quarantined"
+        roster = await roster_until(outer, lambda roster: roster.nodes[0].state != "ready")
+        assert roster.nodes[0].state == "busy"
+
+
+async def test_an_attempt_made_anew_goes_to_another_node_below(tmp_path) -> None:
+    """Where the first one could not get what the build needs."""
+    async with (
+        a_node(tmp_path, priority=20) as cut_off,
+        a_node(tmp_path) as other,
+        a_scheduler(tmp_path, cut_off.url, other.url) as inner,
+        a_scheduler(tmp_path, inner.url) as outer,
+    ):
+        without_registry(cut_off)
+        await ready(inner, 2)
+        await ready(outer)
+        accepted = await outer.service.submit(LOCAL, request("print here"))
+        build = await ended(outer.service, accepted.id)
+        below = await inner.service.get(LOCAL, accepted.id)
+        assert (build.result, build.attempt) == (Result.SUCCEEDED, 2)
+        assert below.node is not None
+        assert below.node.id == other.id
 
 
 async def test_cancelling_above_cancels_below(tmp_path) -> None:

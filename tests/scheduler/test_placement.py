@@ -11,7 +11,7 @@ from protocol.messages import API_VERSION, Report
 from protocol.model import Build, Stage, Step, new_build
 from protocol.recipe import ImageBase, Recipe
 from protocol.request import BuildRequest, Guidance, Needs
-from scheduler.core.placement import CHECKS, SCORERS, Candidate, choose, in_words
+from scheduler.core.placement import CHECKS, SCORERS, Candidate, choose, in_words, why_none
 
 
 def a_report(name: str, **changes: Any) -> Report:
@@ -63,17 +63,18 @@ REFUSED = [
     (a_node(state="cordoned", reason="new disk"), Needs(), "cordoned: new disk"),
     (a_node(state="quarantined", reason="it failed"), Needs(), "quarantined: it failed"),
     (a_node(probation=True, ours=1), Needs(), "one at a time"),
+    (a_node(in_vain=frozenset({"build-0"})), Needs(), "had this one in vain"),
     (a_node(state="busy", reason="all 1 slots are used"), Needs(), "busy: all 1 slots are used"),
     (a_node(report={"used": 2}), Needs(), "slots"),
     (a_node(report={"used": 1}, coming=1), Needs(), "slots"),
     (a_node(full=True), Needs(), "no room a moment ago"),
-    (a_node(refused=frozenset({"build-0"})), Needs(), "does not allow"),
+    (a_node(refused={"build-0": "no such image"}), Needs(), "does not take this build: no such"),
     (a_node(report={"kind": "plain"}), Needs(labels=("a",)), "cannot express needs (labels)"),
     (a_node(), Needs(architecture="aarch64"), "x86_64, not aarch64"),
-    (a_node(report={"labels": ("a",)}), Needs(labels=("a", "b")), "lacks the label b"),
-    (a_node(), Needs(cpus=3), "2 cpus"),
-    (a_node(), Needs(memory=8 << 30), "4096 MiB of memory"),
-    (a_node(), Needs(disk=20 << 30), "10240 MiB of disk"),
+    (a_node(report={"labels": ("a",)}), Needs(labels=("a", "b")), "lacks the label b (it has a)"),
+    (a_node(), Needs(cpus=3), "2 cpus, not 3"),
+    (a_node(), Needs(memory=8 << 30), "4096 MiB of memory, not 8192"),
+    (a_node(), Needs(disk=20 << 30), "10240 MiB of disk left, not 20480"),
 ]
 
 
@@ -85,6 +86,38 @@ def test_a_node_that_does_not_get_the_build(node, needs, words) -> None:
     (refusal,) = choice.refusals
     assert words in refusal.reason
     assert words in in_words(choice)
+
+
+def test_all_that_is_in_the_way_is_named() -> None:
+    """Not only what is looked at first; and what another moment would not change is said to be
+    so.
+    """
+    node = a_node(report={"used": 2})
+    (refusal,) = choose(a_build(Needs(labels=("gpu",), cpus=8)), [node]).refusals
+    assert refusal.reason == (
+        "all its slots are used or about to be, and it lacks the label gpu (it has none), and it"
+        " has 2 cpus, not 8"
+    )
+
+
+def test_what_no_node_can_ever_run_is_told_from_what_waits() -> None:
+    """As the nodes are now; of an empty pool nobody can say."""
+    full, small = a_node("full", report={"used": 2}), a_node("small", report={"cpus": 1})
+    build = a_build(Needs(cpus=2))
+    waiting, never = choose(build, [full, small]), choose(build, [small])
+    assert (waiting.never, never.never) == (False, True)
+    assert in_words(never) == "no node that is here can run it: small: it has 1 cpus, not 2"
+    assert "can run it" not in in_words(waiting)
+    assert not choose(build, []).never
+
+
+def test_what_all_refuse_is_said_in_the_same_words() -> None:
+    """Whether each node is looked at or only those that are named."""
+    for number in (0, 1, 5, 6, 9):
+        nodes = [a_node(f"n{i}", report={"used": 2}) for i in range(number)]
+        for build in (a_build(), a_build(Needs(cpus=99))):
+            assert why_none(build, nodes) == in_words(choose(build, nodes))
+    assert why_none(build, nodes).endswith("; and 4 more nodes")
 
 
 def test_a_node_that_failed_lately_does_not_get_the_same_build_again() -> None:

@@ -9,6 +9,7 @@ from scheduler.core.quarantine import (
     Rule,
     after_failure,
     after_success,
+    in_short,
     on_probation,
     quarantined,
 )
@@ -52,6 +53,13 @@ def test_a_quarantine_says_why_and_how_long_still() -> None:
     )
     assert quarantined(health, 9.99) is not None
     assert quarantined(health, 10) is None
+
+
+def test_in_short_it_says_the_same_as_long_as_nothing_happens() -> None:
+    """A build that waits for it is not told each second how many are left."""
+    assert in_short(after_failures(2)) == (
+        "it failed 2 builds in a row: no space left; it gets nothing for 10 s"
+    )
 
 
 def test_a_rule_may_allow_no_failure() -> None:
