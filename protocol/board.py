@@ -5,6 +5,7 @@ disk is not its matter.
 """
 
 import asyncio
+import re
 import secrets
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -18,6 +19,7 @@ from protocol.watch import Watch
 
 _PAGE = 200
 _GONE = 10_000  # builds of which it is remembered that they are gone
+_CURSOR = re.compile(r"(?P<epoch>[^.]*)\.(?P<count>\d{1,18})(\.(?P<began>\d{1,18}))?", re.ASCII)
 _LOOKS = 2000  # builds that are looked at in one go
 
 
@@ -139,38 +141,45 @@ class Board:
         """What changed since the cursor, at most a page of it. Raises Invalid for a cursor that
         is none.
         """
-        seen, reset = self._seen(cursor)
+        seen, began, reset = self._seen(cursor)
         if not reset and self.changed.count == seen and wait > 0:
             await self.changed.wait(seen, wait)
+        began = began if seen else self.changed.count
         newer = list(islice(self._order.after(seen), _PAGE + 1))
         more = len(newer) > _PAGE
         page = newer[:_PAGE]
         end = page[-1][0] if more else self.changed.count
+        behind = f"{end}.{began}" if end < began else str(end)
         gone = () if reset or not seen else self._gone.after(seen)
         return Changes(
             tuple(self._builds[key] for _, key in page),
-            f"{self._epoch}.{end}",
+            f"{self._epoch}.{behind}",
             more,
             tuple(key for count, key in gone if count <= end),
             reset,
         )
 
-    def _seen(self, cursor: str) -> tuple[int, bool]:
-        """The count that a cursor stands for, and whether it says nothing here: it is of another
-        life, or so old that it is not known any more what is gone since.
+    def _seen(self, cursor: str) -> tuple[int, int, bool]:
+        """The count that a cursor stands for; the one at which its reader began with nothing, 0
+        where that has no weight; and whether the cursor says nothing here: it is of another life,
+        or so old that it is not known any more what is gone since.
+
+        Who began with nothing cannot miss what was gone by then, however early the page is that it
+        has come to.
         """
         if not cursor:
-            return 0, False
-        epoch, count = self._read_cursor(cursor)
-        if epoch != self._epoch or count < self._forgotten or count > self.changed.count:
-            return 0, True
-        return count, False
+            return 0, 0, False
+        epoch, count, began = self._read_cursor(cursor)
+        known = self._forgotten <= max(count, began) <= self.changed.count
+        if epoch != self._epoch or not known:
+            return 0, 0, True
+        return count, began, False
 
-    def _read_cursor(self, cursor: str) -> tuple[str, int]:
-        epoch, dot, count = cursor.partition(".")
-        if not dot or not (count.isascii() and count.isdigit()) or len(count) > 18:
+    def _read_cursor(self, cursor: str) -> tuple[str, int, int]:
+        found = _CURSOR.fullmatch(cursor)
+        if found is None:
             raise _bad_cursor()
-        return epoch, int(count)
+        return found["epoch"], int(found["count"]), int(found["began"] or 0)
 
 
 def _other_cursor() -> Conflict:

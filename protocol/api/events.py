@@ -28,7 +28,7 @@ NODES_EVERY = 1.0
 """Seconds between looks at the roster while somebody reads."""
 HELD = 30.0
 """Seconds between looks at builds where there is no roster and nothing changes."""
-_CURSOR = re.compile(r"([0-9a-f]{1,16}\.\d{1,18})?~([0-9a-f]{1,16}\.\d{1,18})?")
+_CURSOR = re.compile(r"([0-9a-f]{1,16}(?:\.\d{1,18}){1,2})?~([0-9a-f]{1,16}\.\d{1,18})?")
 
 Wanted = Annotated[tuple[Identity, ...], Meta(max_length=100)]
 

@@ -31,7 +31,7 @@ from protocol.messages import Acknowledgement, Cancellation, Explanation, Report
 from protocol.model import artifact_named
 from protocol.request import Order
 
-CursorText = Annotated[str, Meta(pattern=r"^([0-9a-f]{1,16}\.[0-9]{1,18})?$(?!\n)")]
+CursorText = Annotated[str, Meta(pattern=r"^([0-9a-f]{1,16}(\.[0-9]{1,18}){1,2})?$(?!\n)")]
 ARTIFACT = r"([A-Za-z0-9][A-Za-z0-9._-]{0,254})"
 
 

@@ -146,16 +146,73 @@ async def test_what_is_gone_is_told_since_a_cursor(monkeypatch):
     assert not (await board.changes(anew.cursor, 0)).reset
 
 
+@pytest.mark.gen_test
+async def test_all_pages_are_read_of_what_is_older_than_what_was_forgotten(monkeypatch):
+    """Also where more builds are gone by then than are remembered. What is forgotten while
+    the pages are read is told, or all of it follows anew.
+    """
+    monkeypatch.setattr("protocol.board._GONE", 10)
+    board = board_of(*(build(number) for number in range(600)))
+    for number in range(600, 700):
+        board.put(build(number))
+        board.forget(build(number).id)
+    cursors = [""]
+    numbers: list[int] = []
+    gone: list[str] = []
+    for _ in range(3):
+        news = await board.changes(cursors[-1], 0)
+        assert not news.reset
+        numbers += [int(one.id, 16) for one in news.builds]
+        gone += news.gone
+        if news.more:
+            board.forget(build(len(cursors)).id)
+        cursors.append(news.cursor)
+    assert (sorted(numbers), news.more) == (list(range(600)), False)
+    assert {build(1).id, build(2).id} <= set(gone)
+    assert not (await board.changes(news.cursor, 0)).reset
+    for number in range(3, 20):
+        board.forget(build(number).id)
+    assert (await board.changes(cursors[1], 0)).reset
+
+
+@pytest.mark.gen_test
+async def test_who_knows_builds_and_reads_too_slowly_begins_anew(monkeypatch):
+    """What it knows may be gone without its having been told."""
+    monkeypatch.setattr("protocol.board._GONE", 10)
+    monkeypatch.setattr("protocol.board._PAGE", 5)
+    board = board_of(*(build(number) for number in range(5)))
+    seen = (await board.changes("", 0)).cursor
+    for number in range(5, 25):
+        board.put(build(number))
+    for number in range(10):
+        board.forget(build(number).id)
+    news = await board.changes(seen, 0)
+    assert (news.more, news.reset, news.gone) == (True, False, ())
+    board.forget(build(10).id)
+    assert (await board.changes(news.cursor, 0)).reset
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 6), st.booleans()), max_size=60), st.data())
 def test_whoever_follows_changes_knows_what_there_is(steps, data):
-    """Whatever is put and forgotten, and whenever somebody looks: in the end it is the same."""
+    """Whatever is put and forgotten, and whenever somebody looks: in the end it is the same. Also
+    where a page has little, and little is remembered.
+    """
     board, mine, cursor = Board(), {}, ""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("protocol.board._GONE", data.draw(st.integers(1, 3)))
+        patch.setattr("protocol.board._PAGE", data.draw(st.integers(1, 3)))
+        follow(board, mine, cursor, steps, data)
 
-    def look() -> None:
+
+def follow(board, mine, cursor, steps, data):
+    """Do these steps, and look now and then, at one page or at all."""
+
+    def look(pages: int = 100) -> None:
         nonlocal cursor
         more = True
-        while more:
+        while more and pages:
+            pages -= 1
             news = at_once(board.changes(cursor, 0))
             if news.reset:
                 mine.clear()
@@ -169,8 +226,8 @@ def test_whoever_follows_changes_knows_what_there_is(steps, data):
             board.put(replace(build(number), revision=revision))
         else:
             board.forget(build(number).id)
-        if data.draw(st.booleans()):
-            look()
+        if pages := data.draw(st.integers(0, 2)):
+            look(pages)
     look()
     assert sorted(mine.values(), key=lambda one: one.id) == sorted(board, key=lambda one: one.id)
 
