@@ -141,6 +141,13 @@ def node_table(roster: Roster, paint: Paint = plain) -> str:
     return table(heads, rows, paint) if rows else "no node was found yet"
 
 
+def on_node(node: RosterEntry) -> str:
+    """What keeps a node from being empty."""
+    count = max(len(node.builds), node.used)
+    builds = f"still has {count} {'build' if count == 1 else 'builds'}"
+    return builds if node.state == "cordoned" else f"is {node.state}: {node.reason}"
+
+
 def clock(ahead: float | None) -> str:
     """How far a node's clock differs, where that is worth a word."""
     if ahead is None or abs(ahead) < _CLOCKS_DIFFER:

@@ -17,7 +17,7 @@ from imagepool.client.asking import Asking
 from imagepool.client.events import Event, LogPiece
 from imagepool.client.orders import Wanted
 from protocol.blobs import Blobs
-from protocol.messages import BuildPage, BuildQuery, Explanation, Report, Roster
+from protocol.messages import BuildPage, BuildQuery, Explanation, Report, Roster, RosterEntry
 from protocol.model import Artifact, Build, Position, State
 from protocol.recipe import InputFile, UploadedContent
 from protocol.request import Secrets
@@ -243,9 +243,17 @@ class AsyncClient(Asking):
         """Every node that the scheduler knows of."""
         return await self._scheduler(lambda pool: pool.roster())
 
+    async def node(self, node: str) -> RosterEntry:
+        """One of them, by name or id."""
+        return await self._scheduler(lambda pool: pool.node(node))
+
     async def cordon(self, node: str, reason: str = "") -> None:
         """Give a node, by name or id, no new builds; what runs there goes on."""
         await self._scheduler(lambda pool: pool.cordon(node, reason))
+
+    async def drain(self, node: str, reason: str = "") -> None:
+        """The same, to be empty: its state is `drained` when nothing is on it any more."""
+        await self._scheduler(lambda pool: pool.drain(node, reason))
 
     async def uncordon(self, node: str) -> None:
         """Give it builds again."""

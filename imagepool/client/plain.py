@@ -97,7 +97,9 @@ class Client:
     upload = plain(AsyncClient.upload)
     status = plain(AsyncClient.status)
     nodes = plain(AsyncClient.nodes)
+    node = plain(AsyncClient.node)
     cordon = plain(AsyncClient.cordon)
+    drain = plain(AsyncClient.drain)
     uncordon = plain(AsyncClient.uncordon)
 
     def _client(self) -> AsyncClient:

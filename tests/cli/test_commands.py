@@ -330,14 +330,36 @@ async def test_nodes_are_cordoned_uncordoned_and_drained(tmp_path) -> None:
         async for _ in client.log(build.id, follow=True):
             break
         over = await imagepool("drain", "ada", "--timeout", "0.2", url=pool.url)
-        assert (over.code, over.err) == (1, "ada still has 1 build\n")
-        draining = asyncio.create_task(imagepool("drain", "ada", url=pool.url))
+        assert (over.code, over.out) == (1, "")
+        said, stays = over.err.splitlines()
+        assert said == "ada still has 1 build"
+        assert stays.startswith("0.2 s are over; ada stays cordoned, and is drained when")
+        assert (await client.node("ada")).state == "cordoned"
+        draining = asyncio.create_task(imagepool("drain", "ada", "--json", url=pool.url))
         await client.cancel(build.id)
         drained = await draining
-        assert (drained.code, drained.out) == (0, "ada has no builds; it is cordoned\n")
+        assert (drained.code, drained.json["state"]) == (0, "drained")
+        again = await imagepool("drain", "ada", url=pool.url)
+        assert (again.code, again.out) == (0, "ada is drained: nothing is on it\n")
         missing = await imagepool("cordon", "bob", url=pool.url)
         assert (missing.code, "bob" in missing.err) == (2, True)
         assert ": busy, 0 of 0 slots used: none" in (await imagepool("status", url=pool.url)).out
+
+
+@pytest.mark.gen_test(timeout=90)
+async def test_a_drain_ends_where_the_node_is_uncordoned(tmp_path) -> None:
+    """It would be waited for without end."""
+    async with a_pool(tmp_path, name="ada") as pool, AsyncClient(pool.url) as client:
+        build = await client.submit(recipe("print x\nhang"))
+        async for _ in client.log(build.id, follow=True):
+            break
+        async with started("drain", "ada", url=pool.url) as process:
+            assert process.stderr is not None
+            assert await process.stderr.readline() == b"ada still has 1 build\n"
+            await client.uncordon("ada")
+            _, err = await process.communicate()
+        assert (process.returncode, b"was uncordoned meanwhile" in err) == (1, True)
+        await client.cancel(build.id)
 
 
 @pytest.mark.gen_test(timeout=60)
