@@ -1,6 +1,7 @@
 """Commands that look at builds: `log`, `ls`, `show`, `explain`, `download`."""
 
 import sys
+from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,12 +9,14 @@ import click
 
 from imagepool.cli import terminal, words
 from imagepool.cli.connect import with_pool
-from imagepool.cli.flags import pairs
 from imagepool.cli.watch import going_on, print_json
+from protocol.messages import BuildQuery
 from protocol.model import Build, Result, State
 
 if TYPE_CHECKING:
     from imagepool import AsyncClient
+
+_PAGE = 200  # builds that are asked for at once
 
 
 @click.command(
@@ -64,7 +67,7 @@ Examples:
 @click.option("--owner", metavar="NAME", help="Only builds of this owner.")
 @click.option("--node", metavar="NAME", help="Only builds on this node, by name or id.")
 @click.option(
-    "--label", "labels", multiple=True, metavar="NAME=VALUE", help="Only builds with this label."
+    "--label", "labels", multiple=True, metavar="NAME[=VALUE]", help="Only builds with this label."
 )
 @click.option(
     "-n",
@@ -77,34 +80,34 @@ Examples:
 )
 @with_pool
 async def ls(
-    pool: "AsyncClient", status: str | None, limit: int, as_json: bool, **filters: Any
+    pool: "AsyncClient",
+    status: str | None,
+    result: str | None,
+    labels: tuple[str, ...],
+    limit: int,
+    as_json: bool,
+    **named: Any,
 ) -> None:
-    """List builds, newest first."""
+    """List builds, newest first: those that are all that is asked for."""
     from protocol.api.native import view
 
-    wanted = State(status) if status else None
+    query = BuildQuery(
+        limit=min(limit, _PAGE),
+        status=State(status) if status else None,
+        result=Result(result) if result else None,
+        labels=labels,
+        **named,
+    )
     found: list[Build] = []
-    async for build in pool.builds(status=wanted):
-        if _matches(build, **filters):
+    async with aclosing(pool.builds(query)) as builds:
+        async for build in builds:
             found.append(build)
-        if len(found) == limit:
-            break
+            if len(found) == limit:
+                break
     if as_json:
         print_json({"builds": [view(build) for build in found]})
     else:
         click.echo(words.build_table(found, terminal.state))
-
-
-def _matches(
-    build: Build, result: str | None, owner: str | None, node: str | None, labels: tuple[str, ...]
-) -> bool:
-    of_node = () if build.node is None else (build.node.id, build.node.name)
-    return (
-        (result is None or (build.result is not None and build.result.value == result))
-        and owner in (None, build.owner)
-        and (node is None or node in of_node)
-        and pairs(labels, "label").items() <= build.request.guidance.labels.items()
-    )
 
 
 @click.command(epilog="\b\nExample:\n  imagepool show ID")

@@ -12,6 +12,8 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Any, cast
 
+import msgspec
+
 from imagepool.client import downloads, logs, orders, watching
 from imagepool.client.asking import Asking
 from imagepool.client.events import Event, LogPiece
@@ -24,7 +26,7 @@ from protocol.request import Secrets
 from protocol.service import LOCAL
 
 _HOLD = 30.0  # seconds that a question may be held while nothing changes
-_PAGE = 200  # builds that are asked for at once
+_ALL = BuildQuery(limit=200)  # so many at once
 _REST = 5.0  # seconds that the end of a stopped build's log is waited for
 
 
@@ -178,19 +180,18 @@ class AsyncClient(Asking):
                 yield piece
 
     async def page(self, query: BuildQuery) -> BuildPage:
-        """Some builds, newest first, and where the next page begins."""
+        """Some builds, and where the next page begins."""
         return await self._persisting(lambda pool: pool.list(LOCAL, query))
 
-    async def builds(self, *, status: State | None = None) -> AsyncGenerator[Build, None]:
-        """All builds, newest first, page after page."""
-        query = BuildQuery(limit=_PAGE, status=status)
+    async def builds(self, query: BuildQuery = _ALL) -> AsyncGenerator[Build, None]:
+        """All builds that the query asks for, page after page; `limit` is that of a page."""
         while True:
             page = await self.page(query)
             for build in page.builds:
                 yield build
             if not page.next:
                 return
-            query = BuildQuery(limit=_PAGE, status=status, cursor=page.next)
+            query = msgspec.structs.replace(query, cursor=page.next)
 
     async def explain(self, build_id: str) -> Explanation:
         """Why the build waits, or what happened to it."""

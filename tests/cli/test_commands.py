@@ -194,12 +194,15 @@ async def test_what_the_image_creator_api_takes_comes_out_of_log_show_ls_and_exp
         for filters in (
             ("--result", "succeeded"),
             ("--label", "team=web", "--owner", "ann"),
+            ("--label", "team"),
             ("--status", "stopped", "--node", build.node.name, "--result", "succeeded"),
         ):
             found = (await ask("ls", "--json", *filters)).json["builds"]
             assert [each["id"] for each in found] == [build.id]
         assert len((await ask("ls", "--json", "--limit", "1")).json["builds"]) == 1
         assert (await ask("ls", "--json", "--status", "running")).json == {"builds": []}
+        bad = await imagepool("ls", "--label", "a b=c", url=pool.url)
+        assert (bad.code, "label" in bad.err) == (2, True)
 
 
 @pytest.mark.gen_test(timeout=90)
