@@ -1,5 +1,6 @@
 """`build`: what a file or flags say, built, watched and downloaded."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -137,10 +138,10 @@ async def build(
     """
     _check_target(download, detach)
     typed = Flags(**flags)
-    order = applied(_order(file, kind, typed), typed)
+    order, files = applied(_order(file, kind, typed), typed), local(typed.inputs)
     if dry_run:
-        return await _preview(pool, order, as_json)
-    accepted = await pool.submit(order, files=local(typed.inputs), key=key)
+        return await _preview(pool, order, files, as_json)
+    accepted = await pool.submit(order, files=files, key=key)
     if detach:
         _print_accepted(accepted, as_json)
         return 0
@@ -206,8 +207,10 @@ async def save(pool: "AsyncClient", build: Build, target: Path) -> None:
         terminal.note(f"saved {file}, {words.size(saved.size)}, sha256 {saved.sha256}")
 
 
-async def _preview(pool: "AsyncClient", order: Order, as_json: bool) -> int:
-    explanation = await pool.preview(order)
+async def _preview(
+    pool: "AsyncClient", order: Order, files: Mapping[str, Path], as_json: bool
+) -> int:
+    explanation = await pool.preview(order, files=files)
     if as_json:
         print_json({"request": order.request, "preview": explanation})
     else:

@@ -35,7 +35,8 @@ class AsyncClient(Asking):
     scheduler. An asynchronous context manager.
 
     `owner`: whose builds these are. `persistence`: the seconds for which what may be repeated is
-    repeated while nobody answers; a pool that never answered is not waited for.
+    repeated while nobody answers; an address where no pool ever answered, and that refuses the
+    connection or answers as no pool does, is not waited for. Raises Invalid where the URL is none.
 
     Every method raises Unavailable where the pool does not answer, and Invalid, Denied, NotFound,
     Conflict or Busy as it answers.
@@ -62,12 +63,15 @@ class AsyncClient(Asking):
             lambda pool: pool.submit(LOCAL, order.request, key=used, secrets=order.secrets)
         )
 
-    async def preview(self, wanted: Wanted) -> Explanation:
+    async def preview(
+        self, wanted: Wanted, *, files: Mapping[str, Path | bytes] | None = None
+    ) -> Explanation:
         """What would become of it: where it would be placed, or why it would wait. Nothing is
-        accepted.
+        accepted, and `files` are looked at, not sent.
         """
-        request = orders.order_of(wanted).request
-        return await self._persisting(lambda pool: pool.preview(LOCAL, request))
+        order = orders.order_of(wanted)
+        order = orders.with_inputs(order, await asyncio.to_thread(orders.stand_ins, files or {}))
+        return await self._persisting(lambda pool: pool.preview(LOCAL, order.request))
 
     async def get(self, build_id: str, *, after: int | None = None, wait: float = 0) -> Build:
         """The build as it is now; held up to `wait` seconds while its revision is `after`."""
@@ -228,7 +232,9 @@ class AsyncClient(Asking):
         blobs = cast(Blobs, await self._pool())
         if await self._persisting(lambda _: blobs.missing(LOCAL, (digest,))):
             await self._persisting(
-                lambda _: blobs.upload(LOCAL, orders.SourceStream(source), sha256=digest, size=size)
+                lambda _: blobs.upload(
+                    LOCAL, orders.SourceStream(source, size), sha256=digest, size=size
+                )
             )
         return UploadedContent(digest)
 
@@ -268,6 +274,7 @@ class AsyncClient(Asking):
     async def _inputs(self, files: Mapping[str, Path | bytes]) -> tuple[InputFile, ...]:
         made: list[InputFile] = []
         for name, source in files.items():
-            content: Any = orders.text_of(source) or await self.upload(source)
+            content: Any = await asyncio.to_thread(orders.text_of, source)
+            content = content or await self.upload(source)
             made.append(InputFile(name, content, executable=orders.is_program(source)))
         return tuple(made)
