@@ -11,6 +11,7 @@ from imagepool.cli.connect import with_pool
 from imagepool.cli.exits import FAILED
 from imagepool.cli.files import read_order
 from imagepool.cli.flags import Flags, applied, local
+from imagepool.cli.saving import Target, said, saved, target_of
 from imagepool.cli.watch import going_on, print_json, watch, watch_as_json
 from protocol.errors import Invalid
 from protocol.model import Build, Result
@@ -78,9 +79,8 @@ _WATCHING = (
     click.option(
         "-o",
         "--download",
-        type=click.Path(path_type=Path),
         metavar="PATH",
-        help="Save the result as this file, or into this folder.",
+        help="Save the result as this file; with a / at the end, or of a folder: all of it there.",
     ),
     click.option(
         "--watch/--no-watch",
@@ -110,6 +110,7 @@ def _options(command: Any) -> Any:
 Examples:
   imagepool build build.yaml -o hello.iso
   imagepool build -c 'echo hello' --output none
+  imagepool build build.yaml -o results/
   imagepool build --image debian:12 --input conf=app.conf -c @make.sh \\
       --output paths=/srv/app.tar --needs memory=2G -o app.tar
   ID=$(imagepool build build.json --detach)
@@ -124,7 +125,7 @@ async def build(
     pool: "AsyncClient",
     file: str | None,
     kind: str | None,
-    download: Path | None,
+    download: str | None,
     watched: bool | None,
     detach: bool,
     dry_run: bool,
@@ -136,36 +137,33 @@ async def build(
 
     The log goes to standard output, all else to standard error.
     """
-    _check_target(download, detach)
+    target = None if download is None else _target(download, detach)
     typed = Flags(**flags)
     order, files = applied(_order(file, kind, typed), typed), local(typed.inputs)
     if dry_run:
         return await _preview(pool, order, files, as_json)
+    if target is not None:
+        target.prepare()
     accepted = await pool.submit(order, files=files, key=key)
     if detach:
         _print_accepted(accepted, as_json)
         return 0
     terminal.note(f"build {accepted.id}")
     ended = await _ended(pool, accepted.id, watched, as_json)
-    if download is not None and ended.artifacts:
-        await save(pool, ended, download)
+    if target is not None and ended.artifacts:
+        async for path, artifact in saved(pool, ended, target):
+            terminal.note(said(path, artifact))
     return 0 if ended.result is Result.SUCCEEDED else FAILED
 
 
-def _check_target(target: Path | None, detach: bool) -> None:
-    """Raises Invalid where there would be no way to save the result when it is there."""
-    if target is None:
-        return
+def _target(typed: str, detach: bool) -> Target:
     if detach:
         raise Invalid(
             "--detach does not wait for what --download is to save",
             field="download",
             expected="imagepool download ID, later",
         )
-    if not target.is_dir() and not target.parent.is_dir():
-        raise Invalid(
-            f"there is no folder {target.parent}", field="download", expected="a file in a folder"
-        )
+    return target_of(typed)
 
 
 def _order(file: str | None, kind: str | None, flags: Flags) -> Order:
@@ -194,17 +192,6 @@ async def _ended(pool: "AsyncClient", build_id: str, watched: bool | None, as_js
         style = terminal.STYLES.get(words.status(ended), {})
         terminal.note(words.ending(ended), **style)
     return ended
-
-
-async def save(pool: "AsyncClient", build: Build, target: Path) -> None:
-    """Download what the build made: all of it into a folder, or the one artifact as the file."""
-    into = target.is_dir()
-    for artifact in build.artifacts if into else build.artifacts[:1]:
-        file = target / artifact.name if into else target
-        name = artifact.name if into else None
-        with terminal.progress(file.name) as told:
-            saved = await pool.download(build.id, file, name=name, progress=told)
-        terminal.note(f"saved {file}, {words.size(saved.size)}, sha256 {saved.sha256}")
 
 
 async def _preview(

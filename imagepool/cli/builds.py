@@ -9,6 +9,7 @@ import click
 
 from imagepool.cli import terminal, words
 from imagepool.cli.connect import with_pool
+from imagepool.cli.saving import saved, target_of
 from imagepool.cli.watch import going_on, print_json
 from protocol.messages import BuildQuery
 from protocol.model import Build, Result, State
@@ -141,6 +142,7 @@ async def explain(pool: "AsyncClient", build_id: str, as_json: bool) -> None:
 Examples:
   imagepool download ID
   imagepool download ID -o hello.iso
+  imagepool download ID -o results/
   imagepool download ID --name outbox.zip -o - | bsdtar -t -f -"""
 )
 @click.argument("build_id", metavar="ID")
@@ -148,31 +150,32 @@ Examples:
     "-o",
     "--output",
     "target",
-    type=click.Path(path_type=Path),
     metavar="PATH",
-    help="File or folder to write to, or - for standard output; else ID.iso and so on.",
+    help="File to write, folder for all there is (with a / at the end it is made), or - for"
+    " standard output; else ID.iso and so on.",
 )
 @click.option("--name", metavar="NAME", help="Which artifact, where there are several.")
 @with_pool
 async def download(
-    pool: "AsyncClient", build_id: str, target: Path | None, name: str | None, as_json: bool
+    pool: "AsyncClient", build_id: str, target: str | None, name: str | None, as_json: bool
 ) -> None:
     """Download what a build made, checking its digest; a download that broke off goes on where
     it was. On standard output an artifact comes while it is being made.
     """
-    if target == Path("-"):
+    if target == "-":
         async for piece in pool.read(build_id, name=name):
             sys.stdout.buffer.write(piece)
         sys.stdout.buffer.flush()
         return
-    artifact = await pool.artifact(build_id, name)
-    file = target or Path(f"{build_id}{Path(artifact.name).suffix}")
-    file = file / artifact.name if file.is_dir() else file
-    with terminal.progress(file.name) as told:
-        saved = await pool.download(build_id, file, name=artifact.name, progress=told)
-    if as_json:
-        print_json(
-            {"file": str(file), "name": saved.name, "size": saved.size, "sha256": saved.sha256}
-        )
-    else:
-        click.echo(f"{saved.sha256}  {file}")
+    if target is None:
+        artifact = await pool.artifact(build_id, name)
+        target, name = f"{build_id}{Path(artifact.name).suffix}", artifact.name
+    place = target_of(target)
+    place.prepare()
+    async for file, made in saved(pool, await pool.get(build_id), place, name):
+        if as_json:
+            print_json(
+                {"file": str(file), "name": made.name, "size": made.size, "sha256": made.sha256}
+            )
+        else:
+            click.echo(f"{made.sha256}  {file}")

@@ -369,8 +369,10 @@ async def test_a_drain_ends_where_the_node_is_uncordoned(tmp_path) -> None:
 async def test_a_place_that_cannot_be_written_is_named(tmp_path) -> None:
     """Before anything is built, where that can be seen; never with a traceback."""
     nobody = "http://127.0.0.1:1"
+    (tmp_path / "file").write_text("")
     for flags, words in (
         (("-o", "none/x.iso"), "there is no folder none"),
+        (("-o", "file/"), "file: File exists"),
         (("-o", "x.iso", "--detach"), "--detach does not wait"),
     ):
         ran = await imagepool("build", "-c", "x", *flags, url=nobody, cwd=tmp_path)
@@ -379,8 +381,34 @@ async def test_a_place_that_cannot_be_written_is_named(tmp_path) -> None:
         build = await client.wait((await client.submit(recipe("artifact 9", output=True))).id)
         ran = await imagepool("download", build.id, "-o", "none/x", url=pool.url, cwd=tmp_path)
         assert (ran.code, ran.out) == (2, "")
-        assert ran.err.startswith("Error: none/.x.")
-        assert ran.err.endswith(".part: No such file or directory\n")
+        assert ran.err.startswith("Error: output: there is no folder none (expected: a file in")
+
+
+@pytest.mark.gen_test(timeout=90)
+async def test_several_artifacts_go_into_a_folder(tmp_path) -> None:
+    """It is made before anything is built; as one file they are not saved, and it is said how."""
+    made = ("build", "-c", "file /a.txt 3\nfile /b.txt 4", "--output", "paths=/*.txt")
+    async with a_pool(tmp_path) as pool:
+        built = await imagepool(*made, "-o", "new/deep/", "--json", url=pool.url, cwd=tmp_path)
+        assert built.code == 0, built.err
+        names = [artifact["name"] for artifact in built.json["artifacts"]]
+        assert [path.name for path in sorted((tmp_path / "new" / "deep").iterdir())] == names
+        one = await imagepool(*made, "-o", "one", url=pool.url, cwd=tmp_path)
+        assert (one.code, (tmp_path / "one").exists()) == (2, False)
+        assert f"the build made 2 artifacts: {', '.join(names)} (expected: a folder" in one.err
+        build_id = built.json["id"]
+        all_of_it = await imagepool(
+            *("download", build_id, "-o", "other/", "--json"), url=pool.url, cwd=tmp_path
+        )
+        assert [line["file"] for line in all_of_it.lines] == [f"other/{name}" for name in names]
+        named = await imagepool(
+            *("download", build_id, "-o", "just", "--name", names[1]), url=pool.url, cwd=tmp_path
+        )
+        assert (named.code, named.out.split()[1]) == (0, "just")
+        none = await imagepool("download", build_id, "-o", "x/", "--name", "z.zip", url=pool.url)
+        assert (none.code, "no artifact 'z.zip'" in none.err) == (2, True)
+        dry = await imagepool(*made, "-o", "dry/", "--dry-run", url=pool.url, cwd=tmp_path)
+        assert (dry.code, (tmp_path / "dry").exists()) == (0, False)
 
 
 @pytest.mark.gen_test(timeout=30)
