@@ -46,9 +46,7 @@ _NUMBER = re.compile(r"-?\d{1,18}(\.\d{1,18})?([eE][+-]?\d{1,3})?", re.ASCII)
 
 
 def query(arguments: Mapping[str, Sequence[str]]) -> BuildQuery:
-    """What a URL's arguments ask for; those that are not known are passed over. Raises Invalid,
-    naming the argument.
-    """
+    """What a URL's arguments ask for. Raises Invalid, naming the argument."""
     plain: dict[str, Any] = {}
     for name, field in _NAMES.items():
         if given := arguments.get(name, ()):
