@@ -102,6 +102,7 @@ class BuildQuery(Struct, frozen=True):
 
     limit: Annotated[int, Meta(ge=1, le=1000)] = 50
     cursor: Annotated[str, Meta(pattern=r"^[0-9a-z.]{0,80}$(?!\n)")] = ""
+    id: Annotated[str, Meta(pattern=r"^[0-9a-z]{0,64}$(?!\n)")] = ""  # its beginning or end
     status: State | None = None
     result: Result | None = None
     owner: Annotated[str, Meta(max_length=128)] | None = None

@@ -15,6 +15,7 @@ from protocol.messages import BuildQuery
 _NAMES = {
     "limit": "limit",
     "cursor": "cursor",
+    "id": "id",
     "status": "status",
     "result": "result",
     "owner": "owner",
@@ -30,6 +31,7 @@ ARGUMENTS = tuple(_NAMES)
 _ABOUT = {
     "limit": "how many",
     "cursor": "`next` of the page before",
+    "id": "the beginning or the end of their id",
     "status": "their status",
     "result": "how they ended",
     "owner": "whose they are",
