@@ -13,8 +13,15 @@ from msgspec import Meta, Struct
 
 from protocol.wording import matching
 
-IMAGE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,254}")
-"""Names that may reach an engine; which of them are allowed is the operator's setting."""
+_LABEL = "[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"  # of a host's name
+_PART = "[a-z0-9]+(?:(?:[.]|__?|-+)[a-z0-9]+)*"  # of a repository's name
+IMAGE_NAME = re.compile(
+    rf"(?=.{{1,255}}\Z)(?:{_LABEL}(?:[.]{_LABEL})*(?::[0-9]{{1,5}})?/)?{_PART}(?:/{_PART})*"
+    r"(?::[A-Za-z0-9_][A-Za-z0-9._-]{0,127})?(?:@[a-z0-9]+(?:[.+_-][a-z0-9]+)*:[0-9a-fA-F]{32,})?"
+)
+"""Names that may reach an engine, `[HOST[:PORT]/]NAME[:TAG][@DIGEST]` as it takes them; which of
+them are allowed is the operator's setting.
+"""
 
 Name = Annotated[str, Meta(min_length=1, max_length=256)]
 Text = Annotated[str, Meta(max_length=1 << 20)]

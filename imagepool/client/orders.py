@@ -29,7 +29,9 @@ _PIECE = 1 << 20
 
 
 def order_of(wanted: Wanted, secrets: Secrets | None = None) -> Order:
-    """The order, with these secrets beside its own. Raises Invalid, naming the field."""
+    """The order, with these secrets beside its own. Raises Invalid, naming the field, also for what
+    is nothing of the kind.
+    """
     match wanted:
         case Order():
             order = wanted
@@ -38,8 +40,14 @@ def order_of(wanted: Wanted, secrets: Secrets | None = None) -> Order:
             _require_values(wanted, secrets or {})
         case Recipe():
             order = Order(wanted)
-        case _:
+        case Mapping():
             order = _order_of_plain(dict(wanted))
+        case _:
+            raise Invalid(
+                f"what is to be built is {type(wanted).__name__}",
+                field="wanted",
+                expected="an Order, a BuildRequest, a Recipe, or a mapping as a file has it",
+            )
     return msgspec.structs.replace(order, secrets={**order.secrets, **(secrets or {})})
 
 

@@ -191,3 +191,13 @@ async def test_a_file_that_cannot_be_read_is_not_the_pools_fault(tmp_path):
 
 async def _all_of(stream: SourceStream) -> bytes:
     return b"".join([piece async for piece in stream])
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("wanted", [5, None, "build.yaml", [("recipe", {})]])
+async def test_what_is_nothing_to_build_is_refused(wanted: Any) -> None:
+    """With what would be; nothing is asked."""
+    recorder = Recorder()
+    with pytest.raises(Invalid, match=f"what is to be built is {type(wanted).__name__}") as refused:
+        await client_of(recorder).submit(wanted)
+    assert (refused.value.field, recorder.told) == ("wanted", [])
