@@ -90,7 +90,7 @@ async def ls(
     **named: Any,
 ) -> None:
     """List builds, newest first: those that are all that is asked for."""
-    from protocol.api.native import view
+    from protocol.api.views import view
 
     query = BuildQuery(
         limit=min(limit, _PAGE),
@@ -116,7 +116,7 @@ async def ls(
 @with_pool
 async def show(pool: "AsyncClient", build_id: str, as_json: bool) -> None:
     """Show a build: what it was asked for, its commands, artifacts, and history."""
-    from protocol.api.native import view
+    from protocol.api.views import view
 
     build = await pool.get(build_id)
     if as_json:
