@@ -24,7 +24,7 @@ _PIPE = 1 << 20  # bytes that a command may be ahead of its reader
 _TAKEN, _COUNTED = "stream.taken", "stream.counted"  # notes of ours, beside the container's folders
 
 
-class Pipe(Streaming):
+class Fifo(Streaming):
     """A FIFO. That its one reader came is written down first, so that after a restart of the node
     nobody believes that the rest is the whole.
     """
@@ -78,7 +78,7 @@ class Pipe(Streaming):
 class _PipeReader:
     """The one reader: where it goes away too soon, the build fails."""
 
-    def __init__(self, source: Pipe, descriptor: int) -> None:
+    def __init__(self, source: Fifo, descriptor: int) -> None:
         self._source = source
         self._descriptor = descriptor
         with contextlib.suppress(OSError):  # over the user's share of pipes: a small one serves too

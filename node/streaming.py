@@ -8,7 +8,7 @@ import os
 from collections.abc import AsyncIterator, Callable
 
 from node.growing import PIECE, Streaming, unsatisfiable
-from node.piping import Pipe
+from node.piping import Fifo
 from node.workfolder import WorkFolder
 from protocol.errors import Unavailable
 from protocol.lifecycle import Event
@@ -22,7 +22,7 @@ def streaming(
     """What the folder's plan streams; None where it does not."""
     if not folder.plan.stream:
         return None
-    return (Pipe if folder.plan.pipe else _File)(folder, tell, stop)
+    return (Fifo if folder.plan.pipe else _File)(folder, tell, stop)
 
 
 class _File(Streaming):

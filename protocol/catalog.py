@@ -95,6 +95,7 @@ def check(query: BuildQuery) -> Check:
     def fits(build: Build) -> bool:
         return (
             since <= build.created < until
+            and (not query.id or build.id.startswith(query.id) or build.id.endswith(query.id))
             and (words_alone or must <= words(build))
             and (not text or text in build.request.guidance.note.casefold())
         )

@@ -209,7 +209,9 @@ def check_image(name: str, patterns: tuple[str, ...], field: str) -> None:
     """Raises Invalid where this is no image name, Denied where the operator does not allow it."""
     if not IMAGE_NAME.fullmatch(name):
         raise Invalid(
-            f"{field} is {name[:80]!r}", field=field, expected="an image name, such as debian:12"
+            f"{field} is {name[:80]!r}",
+            field=field,
+            expected="an image name, such as debian:12, in lower case",
         )
     if not any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns):
         allowed = ", ".join(patterns) or "none"

@@ -27,6 +27,7 @@ from protocol.messages import (
     Registration,
     Report,
     Roster,
+    RosterEntry,
 )
 from protocol.model import Artifact, Build, Position
 from protocol.request import BuildRequest, Forward, Order, Secrets
@@ -199,6 +200,10 @@ class HttpService:
     async def roster(self) -> Roster:
         """Every node that the scheduler knows of."""
         return await self._http.get("/api/v1/nodes", Roster, {})
+
+    async def node(self, node: str) -> RosterEntry:
+        """One of them, by id or name."""
+        return await self._http.get(_node(node), RosterEntry, {})
 
     async def register(self, registration: Registration) -> None:
         """Make a node known to the scheduler."""

@@ -2,7 +2,7 @@
 
 The docstring of a class is the title that people read; the instance says what happened. Each API
 family renders these in its own dialect; the HTTP status of each class is decided once, in
-`protocol/api/base.py`::
+`protocol/api/problems.py`::
 
     PoolError
     ├── Invalid            the request is wrong: names the field and what was expected
@@ -81,6 +81,8 @@ class Busy(PoolError):
 
 class Unavailable(PoolError):
     """Somebody this depends on does not answer."""
+
+    foreign = False  # what answers there is no program of ours: likely the address is wrong
 
 
 class Unreachable(Unavailable):

@@ -204,6 +204,8 @@ def session(
 
 def unavailable(url: str, error: BaseException) -> Unavailable:
     """What an error on the way to `url` is: Unreachable where nothing can have been heard."""
+    if isinstance(error, aiohttp.ClientResponseError):
+        return _foreign(f"{url} speaks no HTTP that is understood here")
     if isinstance(error, aiohttp.ConnectionTimeoutError):
         return Unreachable(f"{url} cannot be reached: no connection in {CONNECT:g} s")
     if isinstance(error, aiohttp.ClientConnectorError):
@@ -235,7 +237,7 @@ def _typed(body: bytes, kind: type[T]) -> T:
     try:
         return wire.decode(body, kind, wire.MSGPACK, limit=ANSWER_LIMIT)
     except PoolError as error:
-        raise Unavailable(f"an answer makes no sense: {error.detail}") from error
+        raise _foreign(f"an answer makes no sense: {error.detail}") from error
 
 
 def _error(response: aiohttp.ClientResponse, body: bytes, url: str) -> PoolError:
@@ -246,7 +248,8 @@ def _error(response: aiohttp.ClientResponse, body: bytes, url: str) -> PoolError
         problem = wire.convert(plain, Problem)
         kind = ERRORS[problem.type.rpartition(":")[2]]
     except (PoolError, KeyError):
-        return Unavailable(f"{url} answered {response.status}: {body[:200]!r}")
+        said = " ".join(body[:200].decode("utf-8", "replace").split())
+        return _foreign(f"{url} answered {response.status}, and not as a program of ours: {said!r}")
     words = {"field": problem.field, "expected": problem.expected}
     if issubclass(kind, Unsatisfiable):
         size = response.headers.get("Content-Range", "").rpartition("/")[2]
@@ -255,6 +258,13 @@ def _error(response: aiohttp.ClientResponse, body: bytes, url: str) -> PoolError
         after = response.headers.get("Retry-After", "")
         return Busy(problem.detail, retry_after=int(after) if after.isdigit() else 5, **words)
     return kind(problem.detail, **words)
+
+
+def _foreign(detail: str) -> Unavailable:
+    """The error of an answer that no program of ours gives."""
+    error = Unavailable(detail)
+    error.foreign = True
+    return error
 
 
 def _socket(address: aiohttp.AddrInfoType) -> socket.socket:

@@ -7,14 +7,17 @@ import fcntl
 import hashlib
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from msgspec import Struct
 
-from protocol.errors import Conflict
+from protocol.errors import Conflict, Invalid
 
 KEY = "key.pem"
 """The private key's file in a data folder."""
@@ -30,10 +33,11 @@ class Identity(Struct, frozen=True):
 
 def open_data(folder: Path) -> IO[bytes]:
     """Make the data folder and lock it while the answer is open: one program each. Raises
-    Conflict.
+    Conflict, and Invalid where there can be no such folder.
     """
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    lock = (folder / "lock").open("ab")
+    with _ours(folder):
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        lock = (folder / "lock").open("ab")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
@@ -47,16 +51,36 @@ def open_data(folder: Path) -> IO[bytes]:
 
 
 def load(folder: Path) -> Identity:
-    """The identity kept in the folder, made now if there is none."""
+    """The identity kept in the folder, made now if there is none. Raises Conflict where what is
+    there is none, Invalid where it cannot be read or written.
+    """
     path = folder / KEY
     made = not path.exists()
-    if made:
-        _write_key(path)
-    key = serialization.load_pem_private_key(path.read_bytes(), None)
+    with _ours(folder):
+        if made:
+            _write_key(path)
+        pem = path.read_bytes()
+    try:
+        key = serialization.load_pem_private_key(pem, None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        key = None
     if not isinstance(key, Ed25519PrivateKey):
         raise Conflict(f"{path} is not an Ed25519 key", field="data", expected="our own key")
     public = key.public_key().public_bytes_raw()
     return Identity(hashlib.sha256(public).hexdigest()[:40], secrets.token_hex(8), made)
+
+
+@contextmanager
+def _ours(folder: Path) -> Iterator[None]:
+    """What goes wrong with the folder is the setting's fault. Raises Invalid."""
+    try:
+        yield
+    except OSError as error:
+        raise Invalid(
+            f"the data folder {folder} cannot be used: {error.filename}: {error.strerror}",
+            field="data",
+            expected="a folder that this program may make and write in",
+        ) from error
 
 
 def _write_key(path: Path) -> None:

@@ -9,6 +9,7 @@ from msgspec import Meta, Struct
 
 from protocol.model import Build, Result, State, Step
 from protocol.request import BuildRequest, Forward, Label, Secrets
+from protocol.wording import matching
 
 API_VERSION = 1
 """The version of this protocol; a program of another version is shown on the roster and given
@@ -87,7 +88,13 @@ class Sort(enum.Enum):
     CHANGED = "-changed"
 
 
-LabelQuery = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._/-]{1,63}(=[^\x00]{0,256})?$(?!\n)")]
+LabelQuery = Annotated[
+    str,
+    matching(
+        r"^[A-Za-z0-9._/-]{1,63}(=[^\x00]{0,256})?$(?!\n)",
+        "NAME or NAME=VALUE, the name 1 to 63 letters, digits and . _ / -",
+    ),
+]
 """`NAME`: a build has that label; `NAME=VALUE`: with that value."""
 
 
@@ -101,7 +108,11 @@ class BuildQuery(Struct, frozen=True):
     """
 
     limit: Annotated[int, Meta(ge=1, le=1000)] = 50
-    cursor: Annotated[str, Meta(pattern=r"^[0-9a-z.]{0,80}$(?!\n)")] = ""
+    cursor: Annotated[str, matching(r"^[0-9a-z.]{0,80}$(?!\n)", "a cursor that was given")] = ""
+    # its beginning or end
+    id: Annotated[
+        str, matching(r"^[0-9a-z]{0,64}$(?!\n)", "up to 64 digits and lower-case letters")
+    ] = ""
     status: State | None = None
     result: Result | None = None
     owner: Annotated[str, Meta(max_length=128)] | None = None

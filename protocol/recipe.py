@@ -11,21 +11,54 @@ from typing import Annotated, Literal, TypeAlias
 import msgspec
 from msgspec import Meta, Struct
 
-IMAGE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,254}")
-"""Names that may reach an engine; which of them are allowed is the operator's setting."""
+from protocol.wording import matching
+
+_LABEL = "[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"  # of a host's name
+_PART = "[a-z0-9]+(?:(?:[.]|__?|-+)[a-z0-9]+)*"  # of a repository's name
+IMAGE_NAME = re.compile(
+    rf"(?=.{{1,255}}\Z)(?:{_LABEL}(?:[.]{_LABEL})*(?::[0-9]{{1,5}})?/)?{_PART}(?:/{_PART})*"
+    r"(?::[A-Za-z0-9_][A-Za-z0-9._-]{0,127})?(?:@[a-z0-9]+(?:[.+_-][a-z0-9]+)*:[0-9a-fA-F]{32,})?"
+)
+"""Names that may reach an engine, `[HOST[:PORT]/]NAME[:TAG][@DIGEST]` as it takes them; which of
+them are allowed is the operator's setting.
+"""
 
 Name = Annotated[str, Meta(min_length=1, max_length=256)]
 Text = Annotated[str, Meta(max_length=1 << 20)]
 Url = Annotated[str, Meta(min_length=1, max_length=4096)]
-Digest = Annotated[
-    str, Meta(pattern=r"^[0-9a-f]{64}$(?!\n)", description="SHA-256, lower-case hex")
+Digest = Annotated[str, matching(r"^[0-9a-f]{64}$(?!\n)", "a SHA-256: 64 hex digits in lower case")]
+Identity = Annotated[
+    str, matching(r"^[0-9a-z]{1,64}$(?!\n)", "an id: up to 64 digits and lower-case letters")
 ]
-Identity = Annotated[str, Meta(pattern=r"^[0-9a-z]{1,64}$(?!\n)")]
-EnvironmentName = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,255}$(?!\n)")]
-SecretName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,62}$(?!\n)")]
-FileName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,254}$(?!\n)")]
+EnvironmentName = Annotated[
+    str,
+    matching(
+        r"^[A-Za-z_][A-Za-z0-9_]{0,255}$(?!\n)",
+        "a variable's name: up to 256 letters, digits and _, no digit first",
+    ),
+]
+SecretName = Annotated[
+    str,
+    matching(
+        r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,62}$(?!\n)",
+        "a secret's name: up to 63 letters, digits and . _ -, the first one no . and no -",
+    ),
+]
+FileName = Annotated[
+    str,
+    matching(
+        r"^[A-Za-z0-9][A-Za-z0-9._-]{0,254}$(?!\n)",
+        "a file name: up to 255 letters, digits and . _ -, a letter or digit first",
+    ),
+]
 """The name of an artifact: fit for a URL, a header and a file."""
-InnerPath = Annotated[str, Meta(pattern=r"^/[^\x00-\x1f\x7f]{0,4095}$(?!\n)")]
+InnerPath = Annotated[
+    str,
+    matching(
+        r"^/[^\x00-\x1f\x7f]{0,4095}$(?!\n)",
+        "an absolute path: / first, up to 4096 characters, none of them control characters",
+    ),
+]
 """An absolute path inside the container."""
 
 

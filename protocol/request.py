@@ -25,8 +25,12 @@ from protocol.recipe import (
     TextContent,
     Url,
 )
+from protocol.wording import matching
 
-Label = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._/-]{1,63}$(?!\n)")]
+Label = Annotated[
+    str,
+    matching(r"^[A-Za-z0-9._/-]{1,63}$(?!\n)", "a label: 1 to 63 letters, digits and . _ / -"),
+]
 LabelValue = Annotated[str, Meta(max_length=256)]
 
 

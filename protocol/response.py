@@ -56,4 +56,7 @@ class ResponseStream:
 
 
 def _broke_off(error: BaseException) -> Unavailable:
-    return Unavailable(f"the source broke off: {error}")
+    if isinstance(error, aiohttp.ClientPayloadError):  # it says how HTTP marks the end of a body
+        return Unavailable("the source broke off before its end")
+    words = error.strerror if isinstance(error, OSError) else ""
+    return Unavailable(f"the source broke off: {words or error}")

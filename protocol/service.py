@@ -130,7 +130,9 @@ class BuildService(Protocol):
         """
 
     async def list(self, caller: Caller, query: BuildQuery) -> BuildPage:
-        """Builds, newest first."""
+        """A page of the builds that are all that the query asks for, in its order. Raises Conflict
+        for a cursor of another order, or of another life of the program.
+        """
 
     async def cancel(
         self, caller: Caller, build_id: str, attempt: int | None = None, *, superseded: bool = False

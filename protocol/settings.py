@@ -8,8 +8,9 @@ name in capitals, lists with commas.
 
 import ipaddress
 import os
+import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_origin
 
@@ -59,13 +60,29 @@ def load(
     """The settings of a program. Flags that are None were not given. Raises Invalid, naming the
     setting.
     """
-    values: dict[str, Any] = {}
-    values |= _from_file(file, table) if file else {}
-    values |= _from_environment(kind, os.environ if environment is None else environment)
-    values |= {name: value for name, value in (flags or {}).items() if value is not None}
-    settings = wire.convert(values, kind)
-    host_and_port(settings.listen)
+    sources: tuple[tuple[str, Mapping[str, Any]], ...] = (
+        (f"{file}: [{table}] ", _from_file(file, table) if file else {}),
+        (PREFIX, _from_environment(kind, os.environ if environment is None else environment)),
+        ("--", {name: value for name, value in (flags or {}).items() if value is not None}),
+    )
+    values = {name: value for _, given in sources for name, value in given.items()}
+    try:
+        settings = wire.convert(values, kind)
+        host_and_port(settings.listen)
+    except Invalid as error:
+        raise _named(error, sources) from error
     return settings
+
+
+def _named(error: Invalid, sources: Sequence[tuple[str, Mapping[str, Any]]]) -> Invalid:
+    """The error, with where the setting was given last."""
+    setting = re.split(r"[.\[]", error.field)[0]
+    place = next((place for place, given in reversed(sources) if setting in given), "")
+    written = {PREFIX: setting.upper(), "--": setting.replace("_", "-")}.get(place, setting)
+    detail = error.detail
+    if detail.startswith(setting):
+        detail = place + written + detail.removeprefix(setting)
+    return Invalid(detail, field=error.field, expected=error.expected)
 
 
 def host_and_port(listen: str) -> tuple[str, int]:
@@ -111,7 +128,10 @@ def _from_file(file: Path, table: str) -> dict[str, Any]:
             field=sorted(unknown)[0],
             expected="[node] or [scheduler]",
         )
-    return dict(document.get(table, {}))
+    settings = document.get(table, {})
+    if not isinstance(settings, dict):
+        raise Invalid(f"{file}: {table} is no table", field=table, expected=f"[{table}]")
+    return settings
 
 
 def _from_environment(kind: type[T], environment: Mapping[str, str]) -> dict[str, Any]:

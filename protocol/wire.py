@@ -14,16 +14,13 @@ import msgpack
 import msgspec
 
 from protocol.errors import Invalid, Unsupported
+from protocol.wording import refusal
 
 JSON = "application/json"
 MSGPACK = "application/msgpack"
 PROBLEM = "application/problem+json"
 
 T = TypeVar("T")
-
-_AT = re.compile(r" - at (`key` in )?`\$(?P<path>.*)`$")
-_MISSING = re.compile(r"missing required field `(?P<name>[^`]*)`")
-_UNKNOWN = re.compile(r"contains unknown field `(?P<name>[^`]*)`")
 
 
 def encode(value: Any, media_type: str = JSON) -> bytes:
@@ -52,7 +49,7 @@ def convert(plain: Any, kind: type[T]) -> T:
     try:
         return msgspec.convert(plain, kind, builtin_types=(bytes,))
     except msgspec.ValidationError as error:
-        raise _invalid(str(error)) from error
+        raise refusal(str(error), kind) from error
 
 
 def pointer(field: str) -> str:
@@ -73,6 +70,8 @@ _JSON = msgspec.json.Decoder(float_hook=_number)
 
 
 def _parsed(body: bytes) -> Any:
+    if not body.strip():
+        raise Invalid("the body is not JSON: it is empty", field="body", expected="a JSON object")
     try:
         return _JSON.decode(body)
     except UnicodeDecodeError as error:
@@ -90,30 +89,28 @@ def _unpacked(body: bytes, limit: int) -> Any:
         unpacker = msgpack.Unpacker(max_buffer_size=limit, strict_map_key=True)
         unpacker.feed(body)
         value = unpacker.unpack()
-        if unpacker.tell() != len(body):
-            raise ValueError(f"{len(body) - unpacker.tell()} bytes follow")
-        return value
     except (ValueError, msgpack.UnpackException, RecursionError) as error:
-        raise Invalid(
-            f"the body is not msgpack: {error or type(error).__name__}",
-            field="body",
-            expected="one msgpack map",
-        ) from error
+        raise _no_msgpack(_what_is_wrong(error, body)) from error
+    if unpacker.tell() != len(body):
+        raise _no_msgpack(f"{len(body) - unpacker.tell()} bytes follow behind its end")
+    return value
 
 
-def _invalid(message: str) -> Invalid:
-    """msgspec's sentence as an error that names the field: "Expected `str`, got `int` - at
-    `$.commands[0].name`".
-    """
-    at = _AT.search(message)
-    path = at["path"].lstrip(".") if at else ""
-    text = message[: at.start()] if at else message
-    if missing := _MISSING.search(text):
-        field = ".".join(filter(None, (path, missing["name"])))
-        return Invalid(f"{field} is missing", field=field, expected="to be given")
-    if unknown := _UNKNOWN.search(text):
-        field = ".".join(filter(None, (path, unknown["name"])))
-        return Invalid(f"{field} is not known here", field=field, expected="not to be given")
-    field = path or "body"
-    expected = text.partition(", got ")[0].removeprefix("Expected ").strip()
-    return Invalid(f"{field}: {text[:300]}", field=field, expected=expected[:300])
+def _what_is_wrong(error: Exception, body: bytes) -> str:
+    match error:
+        case msgpack.OutOfData():
+            return "it ends too early" if body else "it is empty"
+        case msgpack.StackError() | RecursionError():
+            return "it is nested too deep"
+        case msgpack.FormatError():
+            return "a byte in it begins no value"
+        case UnicodeDecodeError():
+            return "a text in it is not UTF-8"
+        case _ if "map key" in str(error):
+            return "a name in a map is no text"
+        case _:
+            return str(error) or "it cannot be read"
+
+
+def _no_msgpack(why: str) -> Invalid:
+    return Invalid(f"the body is not msgpack: {why}", field="body", expected="one msgpack map")

@@ -66,6 +66,8 @@ def test_flags_win_over_the_environment_over_the_file(tmp_path) -> None:
         ("[nodes]\nslots = 1\n", "nodes"),
         ("slots", "config"),
         ('[node]\nlisten = "nowhere"\n', "listen"),
+        ("[node]\nlabels = [1]\n", "labels[0]"),
+        ("node = 5\n", "node"),
     ],
 )
 def test_a_wrong_file_names_the_setting(tmp_path, text, field) -> None:
@@ -76,6 +78,25 @@ def test_a_wrong_file_names_the_setting(tmp_path, text, field) -> None:
         load(NodeSettings, "node", file=file, environment={})
     assert refused.value.field == field
     assert refused.value.expected
+    assert str(file) in refused.value.detail
+
+
+def test_a_wrong_setting_is_named_as_it_was_given(tmp_path) -> None:
+    """In the file, in the environment or by a flag: where it was given last."""
+    file = tmp_path / "x.toml"
+    file.write_text("[node]\nslots = -1\n")
+
+    def told(**given) -> str:
+        with pytest.raises(Invalid) as refused:
+            load(NodeSettings, "node", **given)
+        return refused.value.detail
+
+    assert told(file=file, environment={}).startswith(f"{file}: [node] slots: Expected `int` >= ")
+    variables = {"IMAGEPOOL_SLOTS": "-2"}
+    assert told(file=file, environment=variables) == "IMAGEPOOL_SLOTS is '-2'"
+    assert told(environment={"IMAGEPOOL_LISTEN": "x"}) == "IMAGEPOOL_LISTEN is 'x'"
+    flags = {"slots": -3}
+    assert told(file=file, environment={}, flags=flags).startswith("--slots: Expected")
 
 
 @pytest.mark.parametrize("text", ["many", "-1", ""])

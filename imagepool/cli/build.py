@@ -1,5 +1,6 @@
 """`build`: what a file or flags say, built, watched and downloaded."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from imagepool.cli.connect import with_pool
 from imagepool.cli.exits import FAILED
 from imagepool.cli.files import read_order
 from imagepool.cli.flags import Flags, applied, local
+from imagepool.cli.saving import Target, said, saved, target_of
 from imagepool.cli.watch import going_on, print_json, watch, watch_as_json
 from protocol.errors import Invalid
 from protocol.model import Build, Result
@@ -77,9 +79,8 @@ _WATCHING = (
     click.option(
         "-o",
         "--download",
-        type=click.Path(path_type=Path),
         metavar="PATH",
-        help="Save the result as this file, or into this folder.",
+        help="Save the result as this file; with a / at the end, or of a folder: all of it there.",
     ),
     click.option(
         "--watch/--no-watch",
@@ -109,6 +110,7 @@ def _options(command: Any) -> Any:
 Examples:
   imagepool build build.yaml -o hello.iso
   imagepool build -c 'echo hello' --output none
+  imagepool build build.yaml -o results/
   imagepool build --image debian:12 --input conf=app.conf -c @make.sh \\
       --output paths=/srv/app.tar --needs memory=2G -o app.tar
   ID=$(imagepool build build.json --detach)
@@ -123,7 +125,7 @@ async def build(
     pool: "AsyncClient",
     file: str | None,
     kind: str | None,
-    download: Path | None,
+    download: str | None,
     watched: bool | None,
     detach: bool,
     dry_run: bool,
@@ -135,36 +137,33 @@ async def build(
 
     The log goes to standard output, all else to standard error.
     """
-    _check_target(download, detach)
+    target = None if download is None else _target(download, detach)
     typed = Flags(**flags)
-    order = applied(_order(file, kind, typed), typed)
+    order, files = applied(_order(file, kind, typed), typed), local(typed.inputs)
     if dry_run:
-        return await _preview(pool, order, as_json)
-    accepted = await pool.submit(order, files=local(typed.inputs), key=key)
+        return await _preview(pool, order, files, as_json)
+    if target is not None:
+        target.prepare()
+    accepted = await pool.submit(order, files=files, key=key)
     if detach:
         _print_accepted(accepted, as_json)
         return 0
     terminal.note(f"build {accepted.id}")
     ended = await _ended(pool, accepted.id, watched, as_json)
-    if download is not None and ended.artifacts:
-        await save(pool, ended, download)
+    if target is not None and ended.artifacts:
+        async for path, artifact in saved(pool, ended, target):
+            terminal.note(said(path, artifact))
     return 0 if ended.result is Result.SUCCEEDED else FAILED
 
 
-def _check_target(target: Path | None, detach: bool) -> None:
-    """Raises Invalid where there would be no way to save the result when it is there."""
-    if target is None:
-        return
+def _target(typed: str, detach: bool) -> Target:
     if detach:
         raise Invalid(
             "--detach does not wait for what --download is to save",
             field="download",
             expected="imagepool download ID, later",
         )
-    if not target.is_dir() and not target.parent.is_dir():
-        raise Invalid(
-            f"there is no folder {target.parent}", field="download", expected="a file in a folder"
-        )
+    return target_of(typed)
 
 
 def _order(file: str | None, kind: str | None, flags: Flags) -> Order:
@@ -179,7 +178,7 @@ def _order(file: str | None, kind: str | None, flags: Flags) -> Order:
 
 async def _ended(pool: "AsyncClient", build_id: str, watched: bool | None, as_json: bool) -> Build:
     """Watch as it was said, and tell how it ended."""
-    from protocol.api.native import view
+    from protocol.api.views import view
 
     if as_json and watched:
         return await watch_as_json(pool, build_id)
@@ -195,19 +194,10 @@ async def _ended(pool: "AsyncClient", build_id: str, watched: bool | None, as_js
     return ended
 
 
-async def save(pool: "AsyncClient", build: Build, target: Path) -> None:
-    """Download what the build made: all of it into a folder, or the one artifact as the file."""
-    into = target.is_dir()
-    for artifact in build.artifacts if into else build.artifacts[:1]:
-        file = target / artifact.name if into else target
-        name = artifact.name if into else None
-        with terminal.progress(file.name) as told:
-            saved = await pool.download(build.id, file, name=name, progress=told)
-        terminal.note(f"saved {file}, {words.size(saved.size)}, sha256 {saved.sha256}")
-
-
-async def _preview(pool: "AsyncClient", order: Order, as_json: bool) -> int:
-    explanation = await pool.preview(order)
+async def _preview(
+    pool: "AsyncClient", order: Order, files: Mapping[str, Path], as_json: bool
+) -> int:
+    explanation = await pool.preview(order, files=files)
     if as_json:
         print_json({"request": order.request, "preview": explanation})
     else:
@@ -216,7 +206,7 @@ async def _preview(pool: "AsyncClient", order: Order, as_json: bool) -> int:
 
 
 def _print_accepted(accepted: Build, as_json: bool) -> None:
-    from protocol.api.native import view
+    from protocol.api.views import view
 
     if as_json:
         print_json(view(accepted))

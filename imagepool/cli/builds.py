@@ -1,6 +1,7 @@
 """Commands that look at builds: `log`, `ls`, `show`, `explain`, `download`."""
 
 import sys
+from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,12 +9,15 @@ import click
 
 from imagepool.cli import terminal, words
 from imagepool.cli.connect import with_pool
-from imagepool.cli.flags import pairs
+from imagepool.cli.saving import saved, target_of
 from imagepool.cli.watch import going_on, print_json
+from protocol.messages import BuildQuery
 from protocol.model import Build, Result, State
 
 if TYPE_CHECKING:
     from imagepool import AsyncClient
+
+_PAGE = 200  # builds that are asked for at once
 
 
 @click.command(
@@ -64,7 +68,7 @@ Examples:
 @click.option("--owner", metavar="NAME", help="Only builds of this owner.")
 @click.option("--node", metavar="NAME", help="Only builds on this node, by name or id.")
 @click.option(
-    "--label", "labels", multiple=True, metavar="NAME=VALUE", help="Only builds with this label."
+    "--label", "labels", multiple=True, metavar="NAME[=VALUE]", help="Only builds with this label."
 )
 @click.option(
     "-n",
@@ -77,34 +81,34 @@ Examples:
 )
 @with_pool
 async def ls(
-    pool: "AsyncClient", status: str | None, limit: int, as_json: bool, **filters: Any
+    pool: "AsyncClient",
+    status: str | None,
+    result: str | None,
+    labels: tuple[str, ...],
+    limit: int,
+    as_json: bool,
+    **named: Any,
 ) -> None:
-    """List builds, newest first."""
-    from protocol.api.native import view
+    """List builds, newest first: those that are all that is asked for."""
+    from protocol.api.views import view
 
-    wanted = State(status) if status else None
+    query = BuildQuery(
+        limit=min(limit, _PAGE),
+        status=State(status) if status else None,
+        result=Result(result) if result else None,
+        labels=labels,
+        **named,
+    )
     found: list[Build] = []
-    async for build in pool.builds(status=wanted):
-        if _matches(build, **filters):
+    async with aclosing(pool.builds(query)) as builds:
+        async for build in builds:
             found.append(build)
-        if len(found) == limit:
-            break
+            if len(found) == limit:
+                break
     if as_json:
         print_json({"builds": [view(build) for build in found]})
     else:
         click.echo(words.build_table(found, terminal.state))
-
-
-def _matches(
-    build: Build, result: str | None, owner: str | None, node: str | None, labels: tuple[str, ...]
-) -> bool:
-    of_node = () if build.node is None else (build.node.id, build.node.name)
-    return (
-        (result is None or (build.result is not None and build.result.value == result))
-        and owner in (None, build.owner)
-        and (node is None or node in of_node)
-        and pairs(labels, "label").items() <= build.request.guidance.labels.items()
-    )
 
 
 @click.command(epilog="\b\nExample:\n  imagepool show ID")
@@ -112,7 +116,7 @@ def _matches(
 @with_pool
 async def show(pool: "AsyncClient", build_id: str, as_json: bool) -> None:
     """Show a build: what it was asked for, its commands, artifacts, and history."""
-    from protocol.api.native import view
+    from protocol.api.views import view
 
     build = await pool.get(build_id)
     if as_json:
@@ -138,6 +142,7 @@ async def explain(pool: "AsyncClient", build_id: str, as_json: bool) -> None:
 Examples:
   imagepool download ID
   imagepool download ID -o hello.iso
+  imagepool download ID -o results/
   imagepool download ID --name outbox.zip -o - | bsdtar -t -f -"""
 )
 @click.argument("build_id", metavar="ID")
@@ -145,31 +150,32 @@ Examples:
     "-o",
     "--output",
     "target",
-    type=click.Path(path_type=Path),
     metavar="PATH",
-    help="File or folder to write to, or - for standard output; else ID.iso and so on.",
+    help="File to write, folder for all there is (with a / at the end it is made), or - for"
+    " standard output; else ID.iso and so on.",
 )
 @click.option("--name", metavar="NAME", help="Which artifact, where there are several.")
 @with_pool
 async def download(
-    pool: "AsyncClient", build_id: str, target: Path | None, name: str | None, as_json: bool
+    pool: "AsyncClient", build_id: str, target: str | None, name: str | None, as_json: bool
 ) -> None:
     """Download what a build made, checking its digest; a download that broke off goes on where
     it was. On standard output an artifact comes while it is being made.
     """
-    if target == Path("-"):
+    if target == "-":
         async for piece in pool.read(build_id, name=name):
             sys.stdout.buffer.write(piece)
         sys.stdout.buffer.flush()
         return
-    artifact = await pool.artifact(build_id, name)
-    file = target or Path(f"{build_id}{Path(artifact.name).suffix}")
-    file = file / artifact.name if file.is_dir() else file
-    with terminal.progress(file.name) as told:
-        saved = await pool.download(build_id, file, name=artifact.name, progress=told)
-    if as_json:
-        print_json(
-            {"file": str(file), "name": saved.name, "size": saved.size, "sha256": saved.sha256}
-        )
-    else:
-        click.echo(f"{saved.sha256}  {file}")
+    if target is None:
+        artifact = await pool.artifact(build_id, name)
+        target, name = f"{build_id}{Path(artifact.name).suffix}", artifact.name
+    place = target_of(target)
+    place.prepare()
+    async for file, made in saved(pool, await pool.get(build_id), place, name):
+        if as_json:
+            print_json(
+                {"file": str(file), "name": made.name, "size": made.size, "sha256": made.sha256}
+            )
+        else:
+            click.echo(f"{made.sha256}  {file}")

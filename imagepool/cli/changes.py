@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def _print(build: Build, text: str, as_json: bool) -> None:
-    from protocol.api.native import view
+    from protocol.api.views import view
 
     if as_json:
         print_json(view(build))

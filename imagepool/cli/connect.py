@@ -10,10 +10,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from imagepool.cli.exits import BROKEN_PIPE, INTERRUPTED, UNREACHABLE, USAGE, Failure
-from protocol.errors import Busy, PoolError, Unavailable
+from protocol.errors import Busy, Conflict, PoolError, Unavailable
 
 if TYPE_CHECKING:
     from imagepool import AsyncClient
+
+LEAST = 8
+"""Characters of a build's id that may stand for it; the page shows so many."""
+_WHOLE = 32  # characters of an id
+_CANDIDATES = 10  # of several builds that could be meant, so many are named
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -57,6 +62,8 @@ async def _connected(
     url: str | None, command: Callable[..., Awaitable[int | None]], arguments: dict[str, Any]
 ) -> int | None:
     async with _client(url) as client:
+        if "build_id" in arguments:
+            arguments["build_id"] = await _whole_id(client, arguments["build_id"])
         return await command(client, **arguments)
 
 
@@ -64,3 +71,23 @@ def _client(url: str | None) -> "AsyncClient":
     from imagepool import AsyncClient
 
     return AsyncClient(url or "")
+
+
+async def _whole_id(pool: "AsyncClient", typed: str) -> str:
+    """The id of the build whose id begins or ends like this; what no build's does, or is whole or
+    short, stays as it is: the pool says what is wrong with it. Raises Conflict where several do.
+    """
+    from protocol.messages import BuildQuery
+
+    if not (LEAST <= len(typed) < _WHOLE and typed.isascii() and typed.isalnum()):
+        return typed
+    page = await pool.page(BuildQuery(id=typed.lower(), limit=_CANDIDATES))
+    ids = [build.id for build in page.builds]
+    if len(ids) <= 1 or typed in ids:
+        return typed if typed in ids or not ids else ids[0]
+    more = ", ..." if page.next else ""
+    raise Conflict(
+        f"several builds' ids begin or end with {typed}: {', '.join(ids)}{more}",
+        field="id",
+        expected="more of the one that is meant",
+    )

@@ -2,6 +2,7 @@
 image-creator API, as JSON, TOML or YAML.
 """
 
+import json
 import sys
 import tomllib
 from collections.abc import Callable
@@ -63,8 +64,9 @@ def _json(text: str) -> Any:
     from protocol import wire
 
     try:
-        return wire.decode(text.encode(), dict[str, Any])
+        return wire.decode(text.encode(), Any)
     except Invalid as error:
+        json.loads(text)  # it says in which line
         raise ValueError(error.detail) from error
 
 

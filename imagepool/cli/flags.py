@@ -33,6 +33,17 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGTkmgt])(?:i?B)?")
 _POWERS = {"K": 10, "M": 20, "G": 30, "T": 40}
 _URLS = ("http://", "https://")
 _TRUTH = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
+_NEEDS = {
+    "architecture": "as `uname -m` says it, such as x86_64",
+    "labels": "labels with commas between them, each of letters, digits and . _ / -",
+    "cpus": "a number of processors up to 1024, such as 1.5",
+    "memory": "bytes, from 16M on, such as 512M or 2G",
+    "disk": "bytes, such as 500M or 20G",
+    "processes": "a whole number, from 2 on",
+    "network": "yes or no",
+    "time_limit": "seconds, up to 30 days",
+}
+"""What --needs takes, and of what form."""
 _TITLE = 60  # characters of a command's text that make its name
 
 
@@ -118,15 +129,18 @@ def output(given: tuple[str, ...]) -> Output:
 
 def needs(known: Needs, given: tuple[str, ...]) -> Needs:
     """What --needs says, beside what is known."""
-    plain = _plain(known)
-    for name, text in pairs(given, "needs").items():
+    plain, typed = _plain(known), pairs(given, "needs")
+    for name, text in typed.items():
         plain[name] = _need(name, text)
     try:
         return wire.convert(plain, Needs)
     except Invalid as error:
-        raise Invalid(
-            f"--needs {error.detail}", field=f"needs.{error.field}", expected=error.expected
-        ) from error
+        name = error.field.partition("[")[0]
+        detail = f"--needs {error.detail}"
+        if name in _NEEDS and name in typed:
+            detail = f"--needs {name} is {typed[name]!r}"
+        expected = _NEEDS.get(name) or f"one of: {', '.join(_NEEDS)}"
+        raise Invalid(detail, field=f"needs.{error.field}", expected=expected) from error
 
 
 def secrets(given: tuple[str, ...], environment: Mapping[str, str]) -> dict[str, str]:

@@ -9,13 +9,12 @@ from imagepool.cli import terminal, words
 from imagepool.cli.connect import with_pool
 from imagepool.cli.exits import FAILED
 from imagepool.cli.watch import print_json
-from protocol.errors import NotFound
-from protocol.messages import RosterEntry
 
 if TYPE_CHECKING:
     from imagepool import AsyncClient
 
 _HOLD = 1.0  # seconds that a question may be held while nothing changes
+_IN_USE = ("ready", "busy")  # states of a node that nobody keeps builds from
 
 
 @click.command(epilog="\b\nExample:\n  imagepool status")
@@ -67,11 +66,7 @@ async def uncordon(pool: "AsyncClient", node: str, as_json: bool) -> None:
 @click.command(epilog="\b\nExample:\n  imagepool drain ada --timeout 600 && ssh ada poweroff")
 @click.argument("node")
 @click.option(
-    "--reason",
-    default="it is being drained",
-    show_default=True,
-    metavar="TEXT",
-    help="Shown on the roster.",
+    "--reason", default="", metavar="TEXT", help="Shown on the roster, and to builds that wait."
 )
 @click.option(
     "--timeout",
@@ -83,35 +78,36 @@ async def uncordon(pool: "AsyncClient", node: str, as_json: bool) -> None:
 async def drain(
     pool: "AsyncClient", node: str, reason: str, timeout: float | None, as_json: bool
 ) -> int:
-    """Give NODE (its name or id) no new builds, and wait until it has none. Exit code 1: it still
-    had some when the time was over; it stays cordoned.
+    """Give NODE (its name or id) no new builds, and wait until nothing is on it: it is drained
+    then. Exit code 1: it was not yet when the time was over, and goes on to be; or somebody
+    uncordoned it.
     """
-    await pool.cordon(node, reason)
+    await pool.drain(node, reason)
     deadline = None if timeout is None else time.monotonic() + timeout
-    said = -1
-    while builds := len((await _entry(pool, node)).builds):
-        if builds != said:
-            said = builds
-            terminal.note(f"{node} still has {builds} {'build' if builds == 1 else 'builds'}")
+    token, left, said = None, 0.0, ""
+    while True:
+        token = (await pool.status(after=token, wait=left)).token
+        entry = await pool.node(node)
+        if entry.state == "drained":
+            break
+        if entry.state in _IN_USE:
+            terminal.note(f"{node} was uncordoned meanwhile: it is {entry.state}")
+            return FAILED
+        if said != (said := words.on_node(entry)):
+            terminal.note(f"{node} {said}")
         left = _HOLD if deadline is None else min(_HOLD, deadline - time.monotonic())
         if left <= 0:
+            terminal.note(
+                f"{timeout:g} s are over; {node} stays cordoned, and is drained when nothing is on"
+                f" it any more (to give it builds again: imagepool uncordon {node})"
+            )
             return FAILED
-        token = (await pool.status()).token
-        await pool.status(after=token, wait=left)
-    await _print_node(pool, node, f"{node} has no builds; it is cordoned", as_json)
+    await _print_node(pool, node, f"{node} is drained: nothing is on it", as_json)
     return 0
 
 
 async def _print_node(pool: "AsyncClient", node: str, text: str, as_json: bool) -> None:
     if as_json:
-        print_json(await _entry(pool, node))
+        print_json(await pool.node(node))
     else:
         click.echo(text)
-
-
-async def _entry(pool: "AsyncClient", node: str) -> RosterEntry:
-    """The node's line on the roster. Raises NotFound."""
-    for entry in (await pool.nodes()).nodes:
-        if node in (entry.id, entry.name):
-            return entry
-    raise NotFound(f"{node} is not on the roster", field="node")

@@ -209,3 +209,7 @@ def _run(program: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
         asyncio.run(main())
     except PoolError as error:
         raise Failure(error, USAGE) from error
+    except OSError as error:
+        if not error.filename:
+            raise
+        raise Failure(PoolError(f"{error.filename}: {error.strerror}"), USAGE) from error

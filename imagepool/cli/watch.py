@@ -68,7 +68,7 @@ async def _show(pool: "AsyncClient", build_id: str, screen: Screen, seen: _Seen)
 async def watch_as_json(pool: "AsyncClient", build_id: str) -> Build:
     """Print each event as a line of JSON; the build when it has stopped."""
     from imagepool.client import Changed
-    from protocol.api.native import view
+    from protocol.api.views import view
 
     latest: Build | None = None
     with going_on(build_id):

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from protocol.messages import Explanation, Report, Roster, RosterEntry
-from protocol.model import Build, State
+from protocol.model import Build, State, Usage
 
 _CLOCKS_DIFFER = 5.0
 """Seconds."""
@@ -31,7 +31,13 @@ def ending(build: Build) -> str:
         words += f" after {build.stopped - build.started:.1f} s"
     if build.node is not None:
         words += f" on {build.node.name}"
-    return words + (f": {build.reason}" if build.reason else "")
+    why = reason(build)
+    return words + (f": {why}" if why else "")
+
+
+def reason(build: Build) -> str:
+    """Why it is as it is, where that says more than its state does."""
+    return "" if build.reason == f"it was {status(build)}" else build.reason
 
 
 def status(build: Build) -> str:
@@ -75,6 +81,7 @@ def build_card(build: Build, explanation: Explanation, paint: Paint = plain) -> 
         lines.append(f"result    {paint(build.result.value)}")
     if build.node is not None:
         lines.append(f"node      {build.node.name} (attempt {build.attempt})")
+    lines += _times(build)
     lines += [f"owner     {build.owner}"] * bool(build.owner)
     lines += [f"note      {printable(guidance.note)}"] * bool(guidance.note)
     lines += [f"label     {name}={printable(text)}" for name, text in guidance.labels.items()]
@@ -90,7 +97,32 @@ def build_card(build: Build, explanation: Explanation, paint: Paint = plain) -> 
     for artifact in build.artifacts:
         digest = "still being made" if artifact.growing else f"sha256 {artifact.sha256}"
         lines.append(f"artifact  {artifact.name}, {size(artifact.size)}, {digest}")
+    lines += [f"used      {used(build.usage)}"] if build.usage is not None else []
     return "\n".join(lines + _history(explanation))
+
+
+def _times(build: Build) -> list[str]:
+    lines = [f"created   {moment(build.created)}"]
+    if build.started is not None:
+        waited = age(build.started - build.created)
+        lines.append(f"started   {moment(build.started)}, after {waited}")
+    if build.stopped is not None:
+        took = "" if build.started is None else f", after {age(build.stopped - build.started)}"
+        lines.append(f"stopped   {moment(build.stopped)}{took}")
+    return lines
+
+
+def moment(at: float) -> str:
+    """Seconds since the epoch as a date and time of day, here."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
+
+
+def used(usage: Usage) -> str:
+    """What a build used."""
+    return (
+        f"{usage.cpu:.1f} s of processors, {size(usage.memory)} of memory, {size(usage.disk)} of"
+        f" files; read {size(usage.read)}, wrote {size(usage.written)}"
+    )
 
 
 def explained(explanation: Explanation, paint: Paint = plain) -> str:
@@ -108,11 +140,32 @@ def _why(explanation: Explanation) -> list[str]:
     return lines + [f"  {refusal.name}: {refusal.reason}" for refusal in explanation.refusals]
 
 
+EVENTS = {
+    "place": "placed",
+    "decline": "declined by the node",
+    "adopt": "found on a node",
+    "prepare": "getting ready",
+    "run": "running",
+    "collect": "collecting the result",
+    "lose": "lost, waiting again",
+    "succeed": "succeeded",
+    "fail": "failed",
+    "cancel": "cancelled",
+    "time_out": "timed out",
+    "give_up": "given up",
+    "refuse": "refused",
+}
+"""What happened to a build, as its history has it -> the same in words."""
+
+
 def _history(explanation: Explanation) -> list[str]:
-    return [
-        f"  {time.strftime('%H:%M:%S', time.localtime(step.at))} {step.event} {step.cause}".rstrip()
-        for step in explanation.history
-    ]
+    """Each step; what the last one came of is the reason, and was said."""
+    lines = []
+    for step in explanation.history:
+        cause = "" if step.cause == explanation.reason else f": {printable(step.cause)}"
+        said = EVENTS.get(step.event, step.event)
+        lines.append(f"  {moment(step.at)} {said}{cause if step.cause else ''}")
+    return lines
 
 
 def report(told: Report, paint: Paint = plain) -> str:
@@ -139,6 +192,13 @@ def node_table(roster: Roster, paint: Paint = plain) -> str:
     ]
     heads = ("NAME", "STATE", "PRIORITY", "SLOTS", "SEEN", "FOUND", "URL", "REASON")
     return table(heads, rows, paint) if rows else "no node was found yet"
+
+
+def on_node(node: RosterEntry) -> str:
+    """What keeps a node from being empty."""
+    count = max(len(node.builds), node.used)
+    builds = f"still has {count} {'build' if count == 1 else 'builds'}"
+    return builds if node.state == "cordoned" else f"is {node.state}: {node.reason}"
 
 
 def clock(ahead: float | None) -> str:

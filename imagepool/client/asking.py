@@ -7,6 +7,7 @@ from typing import Self, TypeVar, cast
 
 from imagepool.client.finding import URL, find_scheduler
 from imagepool.client.trying import Trying
+from protocol.checks import check_url
 from protocol.client import HttpService
 from protocol.errors import Busy, Unavailable
 from protocol.service import BuildService, Caller
@@ -18,7 +19,11 @@ class Asking:
     """What `AsyncClient` stands on."""
 
     def __init__(self, url: str = "", *, owner: str = "", persistence: float = 30.0) -> None:
-        self.url = (url or os.environ.get(URL, "")).rstrip("/")
+        """Raises Invalid where the URL is none."""
+        given = url or os.environ.get(URL, "")
+        if given:
+            check_url(given, "url" if url else URL)
+        self.url = given.rstrip("/")
         self._caller = Caller(owner=owner) if owner else None
         self._persistence = persistence
         self._service: HttpService | None = None

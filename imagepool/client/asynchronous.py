@@ -12,19 +12,21 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Any, cast
 
+import msgspec
+
 from imagepool.client import downloads, logs, orders, watching
 from imagepool.client.asking import Asking
 from imagepool.client.events import Event, LogPiece
 from imagepool.client.orders import Wanted
 from protocol.blobs import Blobs
-from protocol.messages import BuildPage, BuildQuery, Explanation, Report, Roster
+from protocol.messages import BuildPage, BuildQuery, Explanation, Report, Roster, RosterEntry
 from protocol.model import Artifact, Build, Position, State
 from protocol.recipe import InputFile, UploadedContent
 from protocol.request import Secrets
 from protocol.service import LOCAL
 
 _HOLD = 30.0  # seconds that a question may be held while nothing changes
-_PAGE = 200  # builds that are asked for at once
+_ALL = BuildQuery(limit=200)  # so many at once
 _REST = 5.0  # seconds that the end of a stopped build's log is waited for
 
 
@@ -33,7 +35,8 @@ class AsyncClient(Asking):
     scheduler. An asynchronous context manager.
 
     `owner`: whose builds these are. `persistence`: the seconds for which what may be repeated is
-    repeated while nobody answers; a pool that never answered is not waited for.
+    repeated while nobody answers; an address where no pool ever answered, and that refuses the
+    connection or answers as no pool does, is not waited for. Raises Invalid where the URL is none.
 
     Every method raises Unavailable where the pool does not answer, and Invalid, Denied, NotFound,
     Conflict or Busy as it answers.
@@ -60,12 +63,15 @@ class AsyncClient(Asking):
             lambda pool: pool.submit(LOCAL, order.request, key=used, secrets=order.secrets)
         )
 
-    async def preview(self, wanted: Wanted) -> Explanation:
+    async def preview(
+        self, wanted: Wanted, *, files: Mapping[str, Path | bytes] | None = None
+    ) -> Explanation:
         """What would become of it: where it would be placed, or why it would wait. Nothing is
-        accepted.
+        accepted, and `files` are looked at, not sent.
         """
-        request = orders.order_of(wanted).request
-        return await self._persisting(lambda pool: pool.preview(LOCAL, request))
+        order = orders.order_of(wanted)
+        order = orders.with_inputs(order, await asyncio.to_thread(orders.stand_ins, files or {}))
+        return await self._persisting(lambda pool: pool.preview(LOCAL, order.request))
 
     async def get(self, build_id: str, *, after: int | None = None, wait: float = 0) -> Build:
         """The build as it is now; held up to `wait` seconds while its revision is `after`."""
@@ -178,19 +184,18 @@ class AsyncClient(Asking):
                 yield piece
 
     async def page(self, query: BuildQuery) -> BuildPage:
-        """Some builds, newest first, and where the next page begins."""
+        """Some builds, and where the next page begins."""
         return await self._persisting(lambda pool: pool.list(LOCAL, query))
 
-    async def builds(self, *, status: State | None = None) -> AsyncGenerator[Build, None]:
-        """All builds, newest first, page after page."""
-        query = BuildQuery(limit=_PAGE, status=status)
+    async def builds(self, query: BuildQuery = _ALL) -> AsyncGenerator[Build, None]:
+        """All builds that the query asks for, page after page; `limit` is that of a page."""
         while True:
             page = await self.page(query)
             for build in page.builds:
                 yield build
             if not page.next:
                 return
-            query = BuildQuery(limit=_PAGE, status=status, cursor=page.next)
+            query = msgspec.structs.replace(query, cursor=page.next)
 
     async def explain(self, build_id: str) -> Explanation:
         """Why the build waits, or what happened to it."""
@@ -227,7 +232,9 @@ class AsyncClient(Asking):
         blobs = cast(Blobs, await self._pool())
         if await self._persisting(lambda _: blobs.missing(LOCAL, (digest,))):
             await self._persisting(
-                lambda _: blobs.upload(LOCAL, orders.SourceStream(source), sha256=digest, size=size)
+                lambda _: blobs.upload(
+                    LOCAL, orders.SourceStream(source, size), sha256=digest, size=size
+                )
             )
         return UploadedContent(digest)
 
@@ -243,9 +250,17 @@ class AsyncClient(Asking):
         """Every node that the scheduler knows of."""
         return await self._scheduler(lambda pool: pool.roster())
 
+    async def node(self, node: str) -> RosterEntry:
+        """One of them, by name or id."""
+        return await self._scheduler(lambda pool: pool.node(node))
+
     async def cordon(self, node: str, reason: str = "") -> None:
         """Give a node, by name or id, no new builds; what runs there goes on."""
         await self._scheduler(lambda pool: pool.cordon(node, reason))
+
+    async def drain(self, node: str, reason: str = "") -> None:
+        """The same, to be empty: its state is `drained` when nothing is on it any more."""
+        await self._scheduler(lambda pool: pool.drain(node, reason))
 
     async def uncordon(self, node: str) -> None:
         """Give it builds again."""
@@ -259,6 +274,7 @@ class AsyncClient(Asking):
     async def _inputs(self, files: Mapping[str, Path | bytes]) -> tuple[InputFile, ...]:
         made: list[InputFile] = []
         for name, source in files.items():
-            content: Any = orders.text_of(source) or await self.upload(source)
+            content: Any = await asyncio.to_thread(orders.text_of, source)
+            content = content or await self.upload(source)
             made.append(InputFile(name, content, executable=orders.is_program(source)))
         return tuple(made)

@@ -1,9 +1,12 @@
 """What may be submitted, made into an order: typed values, or plain ones as a file has them."""
 
+import asyncio
 import contextlib
 import hashlib
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -26,7 +29,9 @@ _PIECE = 1 << 20
 
 
 def order_of(wanted: Wanted, secrets: Secrets | None = None) -> Order:
-    """The order, with these secrets beside its own. Raises Invalid, naming the field."""
+    """The order, with these secrets beside its own. Raises Invalid, naming the field, also for what
+    is nothing of the kind.
+    """
     match wanted:
         case Order():
             order = wanted
@@ -35,8 +40,14 @@ def order_of(wanted: Wanted, secrets: Secrets | None = None) -> Order:
             _require_values(wanted, secrets or {})
         case Recipe():
             order = Order(wanted)
-        case _:
+        case Mapping():
             order = _order_of_plain(dict(wanted))
+        case _:
+            raise Invalid(
+                f"what is to be built is {type(wanted).__name__}",
+                field="wanted",
+                expected="an Order, a BuildRequest, a Recipe, or a mapping as a file has it",
+            )
     return msgspec.structs.replace(order, secrets={**order.secrets, **(secrets or {})})
 
 
@@ -54,7 +65,7 @@ def digest_of(source: Path | bytes) -> tuple[str, int]:
     """SHA-256 and size in bytes."""
     if isinstance(source, bytes):
         return hashlib.sha256(source).hexdigest(), len(source)
-    with _opened(source) as file:
+    with _opened(source) as file, _readable(source):
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         return digest, file.tell()
 
@@ -65,24 +76,46 @@ def with_inputs(order: Order, files: tuple[InputFile, ...]) -> Order:
     return msgspec.structs.replace(order, recipe=recipe)
 
 
+def stand_ins(files: Mapping[str, Path | bytes]) -> tuple[InputFile, ...]:
+    """Inputs of a request that is only looked at. Raises Invalid for a file that cannot be
+    read.
+    """
+    return tuple(
+        InputFile(name, text_of(source) or TextContent("")) for name, source in files.items()
+    )
+
+
 def is_program(source: Path | bytes) -> bool:
     """Whether the file may be executed here, and so is to be in the build."""
     return isinstance(source, Path) and os.access(source, os.X_OK)
 
 
 class SourceStream:
-    """A local file, or bytes, as a byte stream."""
+    """A local file, or bytes, as a byte stream of this size. Raises Invalid where the file cannot
+    be read, or has another size by now.
+    """
 
-    def __init__(self, source: Path | bytes) -> None:
+    def __init__(self, source: Path | bytes, size: int) -> None:
         self._source = source
+        self._size = size
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         if isinstance(self._source, bytes):
             yield self._source
             return
-        with _opened(self._source) as file:
-            while piece := file.read(_PIECE):
+        sent = 0
+        async with _in_a_thread(self._source) as file:
+            while piece := await asyncio.to_thread(_read, file, _PIECE):
+                sent += len(piece)
+                if sent > self._size:
+                    break
                 yield piece
+        if sent != self._size:
+            raise Invalid(
+                f"{self._source} changed while it was sent",
+                field="inputs",
+                expected=f"{self._size} bytes, as when it was begun",
+            )
 
     async def close(self) -> None:
         """Nothing is open beyond the iteration."""
@@ -108,12 +141,34 @@ def _require_values(request: BuildRequest, secrets: Secrets) -> None:
 
 def _beginning(path: Path) -> bytes:
     with _opened(path) as file:
-        return file.read(INLINE + 1)
+        return _read(file, INLINE + 1)
 
 
-def _opened(path: Path) -> Any:
-    try:
+def _opened(path: Path) -> BufferedReader:
+    with _readable(path):
         return path.open("rb")
+
+
+@asynccontextmanager
+async def _in_a_thread(path: Path) -> AsyncIterator[BufferedReader]:
+    """The file, opened; a disk that is slow to answer is not waited for by the event loop."""
+    file = await asyncio.to_thread(_opened, path)
+    try:
+        yield file
+    finally:
+        file.close()
+
+
+def _read(file: BufferedReader, size: int) -> bytes:
+    with _readable(file.name):
+        return file.read(size)
+
+
+@contextlib.contextmanager
+def _readable(path: Path | str) -> Iterator[None]:
+    """What goes wrong with a local file is no fault of the pool's. Raises Invalid."""
+    try:
+        yield
     except OSError as error:
         raise Invalid(
             f"{path}: {error.strerror}", field="inputs", expected="a readable file"

@@ -48,7 +48,8 @@ class Client:
     scheduler. A context manager; may be used from several threads.
 
     `owner`: whose builds these are. `persistence`: the seconds for which what may be repeated is
-    repeated while nobody answers; a pool that never answered is not waited for.
+    repeated while nobody answers; an address where no pool ever answered, and that refuses the
+    connection or answers as no pool does, is not waited for. Raises Invalid where the URL is none.
     """
 
     def __init__(self, url: str = "", *, owner: str = "", persistence: float = 30.0) -> None:
@@ -97,7 +98,9 @@ class Client:
     upload = plain(AsyncClient.upload)
     status = plain(AsyncClient.status)
     nodes = plain(AsyncClient.nodes)
+    node = plain(AsyncClient.node)
     cordon = plain(AsyncClient.cordon)
+    drain = plain(AsyncClient.drain)
     uncordon = plain(AsyncClient.uncordon)
 
     def _client(self) -> AsyncClient:

@@ -14,8 +14,8 @@ _LONGEST = 2.0
 class Trying:
     """One errand's tries. `seconds`: how long it may go without progress.
 
-    `known`: whether the pool was heard of before. Where it never was, a refused connection is no
-    reason to try again: its address is more likely wrong.
+    `known`: whether the pool was heard of before. Where it never was, a refused connection, or an
+    answer that no pool gives, is no reason to try again: its address is more likely wrong.
     """
 
     def __init__(self, seconds: float, *, known: bool) -> None:
@@ -37,8 +37,8 @@ class Trying:
         now = time.monotonic()
         self._since = now if self._since is None else self._since
         pause = float(error.retry_after) if isinstance(error, Busy) else self._pause
-        hopeless = isinstance(error, Unreachable) and not self._known
-        if hopeless or now + pause - self._since > self._seconds:
+        wrong = isinstance(error, Unreachable) or (isinstance(error, Unavailable) and error.foreign)
+        if (wrong and not self._known) or now + pause - self._since > self._seconds:
             raise error
         await asyncio.sleep(pause)
         self._pause = min(2 * self._pause, _LONGEST)

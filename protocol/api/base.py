@@ -9,6 +9,7 @@ service as `self.service`, and translate: body to request, build to reply. Error
 import asyncio
 import logging
 import re
+from collections.abc import Awaitable, Callable
 from typing import Any, ClassVar, TypeVar
 from urllib.parse import urlsplit
 
@@ -18,6 +19,7 @@ from tornado.iostream import StreamClosedError
 from protocol import idempotency, wire
 from protocol.api import access
 from protocol.api.negotiation import preferred
+from protocol.api.operation import check_arguments
 from protocol.api.problems import STATUS, problem, translated
 from protocol.api.route import Context, Route
 from protocol.errors import Busy, Invalid, PoolError, TooLarge, Unsatisfiable
@@ -81,6 +83,9 @@ class Handler(web.RequestHandler):
         self.caller = access.caller_of(self.request)
         access.check(self.caller, permission)
         self._check_accepted()
+        operation = self.route.operations.get(self.request.method or "")
+        if operation is not None and self.route.path.startswith("/api/v1/"):
+            check_arguments(operation, self.request.query_arguments)
         bound = self.bound()
         length = self.request.headers.get("Content-Length", "0")
         if length.isdigit() and int(length) > bound:
@@ -209,14 +214,23 @@ class Handler(web.RequestHandler):
             return path
         return (self.limits.public_url.rstrip("/") or _own_url(self)) + path
 
-    async def unless_gone(self, awaitable: Any) -> Any:
-        """The awaitable's value; where the client hangs up first, it is cancelled and the
-        request dropped.
+    async def unless_gone(
+        self,
+        awaitable: Awaitable[T],
+        *,
+        every: float | None = None,
+        meanwhile: Callable[[], object] = lambda: None,
+    ) -> T:
+        """The awaitable's value, with something done every so many seconds meanwhile; where the
+        client hangs up first, it is cancelled and the request dropped (StreamClosedError).
         """
         task = asyncio.ensure_future(awaitable)
         gone = asyncio.ensure_future(self.gone.wait())
         try:
-            await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+            while not task.done() and not gone.done():
+                await asyncio.wait({task, gone}, timeout=every, return_when=asyncio.FIRST_COMPLETED)
+                if not task.done() and not gone.done():
+                    meanwhile()
         finally:
             gone.cancel()
             if not task.done():

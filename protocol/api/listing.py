@@ -15,6 +15,7 @@ from protocol.messages import BuildQuery
 _NAMES = {
     "limit": "limit",
     "cursor": "cursor",
+    "id": "id",
     "status": "status",
     "result": "result",
     "owner": "owner",
@@ -30,6 +31,7 @@ ARGUMENTS = tuple(_NAMES)
 _ABOUT = {
     "limit": "how many",
     "cursor": "`next` of the page before",
+    "id": "the beginning or the end of their id",
     "status": "their status",
     "result": "how they ended",
     "owner": "whose they are",
@@ -46,9 +48,7 @@ _NUMBER = re.compile(r"-?\d{1,18}(\.\d{1,18})?([eE][+-]?\d{1,3})?", re.ASCII)
 
 
 def query(arguments: Mapping[str, Sequence[str]]) -> BuildQuery:
-    """What a URL's arguments ask for; those that are not known are passed over. Raises Invalid,
-    naming the argument.
-    """
+    """What a URL's arguments ask for. Raises Invalid, naming the argument."""
     plain: dict[str, Any] = {}
     for name, field in _NAMES.items():
         if given := arguments.get(name, ()):

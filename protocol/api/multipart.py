@@ -196,10 +196,15 @@ class Multipart(Handler):
         if self._refusal is not None:
             raise self._refusal
         self._form.check_whole()
+        if not self._form.order:
+            raise Invalid(
+                "there is no part build, or nothing in it", field="build", expected="an order, JSON"
+            )
         try:
             plain = wire.decode(bytes(self._form.order), dict[str, Any], wire.JSON)
         except Invalid as error:
-            raise Invalid(error.detail, field="build", expected=error.expected) from error
+            detail = error.detail.replace("the body", "the part build", 1)
+            raise Invalid(detail, field="build", expected=error.expected) from error
         return wire.convert(_with_files(plain, self._form.files), Order)
 
 

@@ -25,8 +25,7 @@ from protocol.api.operation import (
     done,
 )
 from protocol.api.route import ID, Route
-from protocol.api.views import ArtifactList, BuildList, BuildView, ChangesPage
-from protocol.api.views import view as view
+from protocol.api.views import ArtifactList, BuildList, BuildView, ChangesPage, view
 from protocol.messages import Acknowledgement, Cancellation, Explanation, Report
 from protocol.model import artifact_named
 from protocol.request import Order

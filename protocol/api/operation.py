@@ -2,12 +2,13 @@
 (`protocol/api/openapi.py`), with the types that validate.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 
 from protocol import wire
+from protocol.errors import Invalid
 
 BYTES = "application/octet-stream"
 
@@ -63,6 +64,20 @@ OWNER = Argument(
     "whose builds these are",
     "header",
 )
+
+
+def check_arguments(operation: Operation, given: Iterable[str]) -> None:
+    """Raises Invalid for an argument of the query that the operation does not have: one that is
+    misspelt would change what is answered, and nobody would notice.
+    """
+    known = [argument.name for argument in operation.arguments if argument.place == "query"]
+    for name in given:
+        if name not in known:
+            raise Invalid(
+                f"there is no argument {name[:40]!r} here",
+                field=name[:40],
+                expected=f"one of: {', '.join(known)}" if known else "no arguments",
+            )
 
 
 def done(about: str) -> Mapping[int, Answer]:

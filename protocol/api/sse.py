@@ -1,10 +1,7 @@
 """Server-Sent Events, as browsers' EventSource and curl read them."""
 
-import asyncio
 from collections.abc import Awaitable
 from typing import Any, TypeVar
-
-from tornado.iostream import StreamClosedError
 
 from protocol import wire
 from protocol.api.base import Handler
@@ -54,18 +51,8 @@ class EventStream:
         """The awaitable's value, with pings meanwhile; where the client hangs up first it is
         cancelled. Raises StreamClosedError.
         """
-        task = asyncio.ensure_future(awaitable)
-        gone = asyncio.ensure_future(self._handler.gone.wait())
-        try:
-            while not task.done() and not gone.done():
-                await asyncio.wait({task, gone}, timeout=PING, return_when=asyncio.FIRST_COMPLETED)
-                if not task.done() and not gone.done():
-                    self._handler.write(": ping\n\n")
-                    self._handler.flush()
-        finally:
-            gone.cancel()
-            if not task.done():
-                task.cancel()
-        if not task.done() or task.cancelled():
-            raise StreamClosedError
-        return task.result()
+        return await self._handler.unless_gone(awaitable, every=PING, meanwhile=self._ping)
+
+    def _ping(self) -> None:
+        self._handler.write(": ping\n\n")
+        self._handler.flush()

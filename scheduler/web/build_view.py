@@ -17,6 +17,7 @@ class BuildView(Struct, frozen=True):
     state: str  # its result, once it has one
     reason: Reason
     title: str
+    labels: Folded
     doing: str
     node: str
     attempt: str  # said only from the second one on
@@ -35,6 +36,7 @@ def build_view(build: Build, now: float, base: str = "") -> BuildView:
         state=build.result.value if build.result else build.state.value,
         reason=Reason("") if build.result is Result.SUCCEEDED else reason(build.reason),
         title=title(build),
+        labels=folded(labels(build)),
         doing=doing(build),
         node=words.clipped(build.node.name, 80) if build.node else "",
         attempt=f"attempt {build.attempt}" if build.attempt > 1 else "",
@@ -53,6 +55,13 @@ def title(build: Build) -> str:
     names = [words.clipped(command.name, 60) for command in build.request.recipe.commands]
     more = f" + {len(names) - 3} more" if len(names) > 3 else ""
     return ", ".join(names[:3]) + more or "no commands"
+
+
+def labels(build: Build) -> tuple[Link, ...]:
+    """Those that its client gave it: `team=web`, and a name alone where there is no value."""
+    given = build.request.guidance.labels.items()
+    texts = (f"{name}={text}" if text else name for name, text in sorted(given))
+    return tuple(Link(words.clipped(text, 60), title=text) for text in texts)
 
 
 def doing(build: Build) -> str:

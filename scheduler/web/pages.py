@@ -17,13 +17,16 @@ from tornado.template import BaseLoader, Template
 from protocol import wire
 from protocol.api.access import Permission
 from protocol.api.base import Handler
+from protocol.api.negotiation import preferred
 from protocol.api.route import Route
-from protocol.errors import NotFound
+from protocol.errors import NotFound, Unavailable
 from protocol.messages import BuildQuery
+from protocol.model import Build
 from scheduler.nodes_api import RosterHandler
 from scheduler.web import words
 from scheduler.web.view import PageView, page_view
 
+HTML = "text/html"
 BUILDS = BuildQuery(limit=50)
 """The builds that the page shows."""
 
@@ -103,21 +106,7 @@ def prefers_html(accept: str) -> bool:
 
     It says so by name: `*/*`, as curl has it, is a program's.
     """
-    wanted = dict(_quality(part) for part in accept.split(","))
-    data = max(wanted.get(wire.JSON, 0.0), wanted.get(wire.MSGPACK, 0.0))
-    return wanted.get("text/html", 0.0) > data
-
-
-def _quality(part: str) -> tuple[str, float]:
-    """`text/html;q=0.8` -> ("text/html", 0.8). What cannot be read is not wanted."""
-    media_type, *parameters = (piece.strip().lower() for piece in part.split(";"))
-    for parameter in parameters:
-        if parameter.startswith("q="):
-            try:
-                return media_type, float(parameter[2:])
-            except ValueError:
-                return media_type, 0.0
-    return media_type, 1.0
+    return preferred(accept, (wire.JSON, wire.MSGPACK, HTML)) == HTML
 
 
 # Handlers
@@ -132,9 +121,14 @@ class Page(RosterHandler):
         if not prefers_html(self.request.headers.get("Accept", "")):
             self.reply(self.port.roster())
             return
-        builds = (await self.service.list(self.caller, BUILDS)).builds
+        builds, trouble = await self._builds()
         view = page_view(
-            self.port.roster(), builds, now=time.time(), origin=self._origin(), base=self._base()
+            self.port.roster(),
+            builds,
+            trouble=trouble,
+            now=time.time(),
+            origin=self._origin(),
+            base=self._base(),
         )
         self.set_header("Content-Type", "text/html; charset=utf-8")
         self.set_header("Content-Security-Policy", POLICY)
@@ -142,6 +136,13 @@ class Page(RosterHandler):
         self.finish(render(view))
 
     head = get
+
+    async def _builds(self) -> tuple[tuple[Build, ...], str]:
+        """The builds, or why there are none to show: then the nodes are wanted all the more."""
+        try:
+            return (await self.service.list(self.caller, BUILDS)).builds, ""
+        except Unavailable as error:
+            return (), error.detail
 
     def _origin(self) -> str:
         """What clients call this scheduler, for lines that are copied into a terminal."""

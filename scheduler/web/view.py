@@ -70,6 +70,7 @@ class PageView(Struct, frozen=True):
     nodes: tuple[NodeView, ...]
     unanswered: tuple[NodeView, ...]
     builds: tuple[BuildView, ...]
+    trouble: Reason  # why the builds cannot be shown
     node_totals: tuple[Total, ...]
     build_totals: tuple[Total, ...]
     slots: str
@@ -80,9 +81,15 @@ class PageView(Struct, frozen=True):
 
 
 def page_view(
-    roster: Roster, builds: tuple[Build, ...], *, now: float, origin: str, base: str = ""
+    roster: Roster,
+    builds: tuple[Build, ...],
+    *,
+    now: float,
+    origin: str,
+    base: str = "",
+    trouble: str = "",
 ) -> PageView:
-    """Everything on the page.
+    """Everything on the page. `trouble`: why the builds are not there.
 
     `now` is in seconds since the epoch, `origin` the URL that clients call us by.
     """
@@ -100,6 +107,7 @@ def page_view(
         nodes=tuple(node_view(node, base) for node in answered),
         unanswered=tuple(node_view(node, base) for node in unanswered),
         builds=tuple(build_view(build, now, base) for build in builds),
+        trouble=reason(trouble),
         node_totals=states,
         build_totals=waits,
         slots=f"{used}/{slots}",

@@ -87,7 +87,6 @@ async def test_only_some_builds(http_client, tmp_path):
         async with events(f"{node.url}/api/v1/events?build={two.id}") as stream:
             seen = await seen_until(stream, stopped)
             assert {event.data["id"] for event in seen} == {two.id}
-            await node.service.keeping.forget_old()
             await node.parts.ledger.forget(one.id)
             await node.parts.ledger.forget(two.id)
             gone = await seen_until(stream, lambda event: event.name == "build-gone")

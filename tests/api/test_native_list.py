@@ -57,6 +57,7 @@ async def test_builds_are_found_by_what_they_are(api):
     assert await listed(api, ("node", "tester"), ("until", repr(created))) == [one]
     assert await listed(api, ("since", repr(created))) == [two]
     assert await listed(api, ("text", "WEEK")) == [one]
+    assert await listed(api, ("id", two[-8:])) == [two]
 
 
 async def test_the_next_page_is_linked(api):
@@ -90,8 +91,22 @@ async def test_a_cursor_of_another_order_is_refused(api):
         ("label=a&label=%20", "label[1]"),
         ("cursor=%2F", "cursor"),
         ("since=nan", "since"),
+        ("stat=running", "stat"),
+        ("status=running&Owner=", "Owner"),
     ],
 )
 async def test_a_bad_query_names_the_argument(api, query, field):
     """And what was expected of it."""
     refusal(await api.call("GET", f"/api/v1/builds?{query}"), 400, field)
+
+
+async def test_an_argument_that_there_is_not_is_refused_with_those_that_there_are(api):
+    """On every route of /api/v1; who asked for less than all would get all."""
+    found = refusal(await api.call("GET", "/api/v1/builds?stat=running"), 400, "stat")
+    assert "there is no argument 'stat' here" in found["detail"]
+    assert found["expected"].startswith("one of: limit, cursor, id, status")
+    none = await api.call("POST", "/api/v1/builds/preview?dry=1", body=json.dumps(ORDER))
+    assert refusal(none, 400, "dry")["expected"] == "no arguments"
+    build = await submitted(api)
+    refusal(await api.call("GET", f"/api/v1/builds/{build}/log?offset=3"), 400, "offset")
+    assert (await api.call("GET", f"/status/{build}?since=1")).code == 200

@@ -222,6 +222,17 @@ async def test_a_bad_form(tmp_path, case) -> None:
             assert (await response.json())["builds"] == []
 
 
+async def test_a_form_without_an_order(tmp_path) -> None:
+    """It is said which part is missing."""
+    async with a_node(tmp_path) as node, aiohttp.ClientSession() as session:
+        data = aiohttp.FormData(quote_fields=False, default_to_multipart=True)
+        data.add_field("inputs", b"1", filename="x")
+        async with session.post(f"{node.url}/api/v1/builds", data=data) as response:
+            status, problem = await answer(response)
+    assert (status, problem["field"]) == (400, "build")
+    assert problem["detail"] == "there is no part build, or nothing in it"
+
+
 @pytest.mark.parametrize(
     ("body", "kind"),
     [

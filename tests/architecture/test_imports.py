@@ -29,6 +29,7 @@ PURE = (
     "protocol/lifecycle.py",
     "protocol/messages.py",
     "protocol/wire.py",
+    "protocol/wording.py",
     "protocol/beacon.py",
     "protocol/errors.py",
     "protocol/service.py",

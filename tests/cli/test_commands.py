@@ -142,7 +142,9 @@ async def test_a_file_may_be_json_toml_or_yaml(tmp_path, kind) -> None:
         ("a.yaml", "!!python/object/apply:os.system ['true']", "a.yaml: could not determine"),
         ("a.yaml", "- 1", "holds no map"),
         ("a.toml", "a = ", "a.toml: Invalid value"),
-        ("a.json", "{", "a.json: the body is not JSON"),
+        ("a.json", '{"a": 1,\n "b" 2}', "a.json: Expecting ':' delimiter: line 2 column 6"),
+        ("a.json", '{"a": NaN}', "a.json: the body is not JSON"),
+        ("a.json", "[]", "a.json holds no map"),
         ("a.txt", "{}", "a name that ends in .json"),
         ("none.json", None, "none.json: No such file"),
     ],
@@ -194,12 +196,15 @@ async def test_what_the_image_creator_api_takes_comes_out_of_log_show_ls_and_exp
         for filters in (
             ("--result", "succeeded"),
             ("--label", "team=web", "--owner", "ann"),
+            ("--label", "team"),
             ("--status", "stopped", "--node", build.node.name, "--result", "succeeded"),
         ):
             found = (await ask("ls", "--json", *filters)).json["builds"]
             assert [each["id"] for each in found] == [build.id]
         assert len((await ask("ls", "--json", "--limit", "1")).json["builds"]) == 1
         assert (await ask("ls", "--json", "--status", "running")).json == {"builds": []}
+        bad = await imagepool("ls", "--label", "a b=c", url=pool.url)
+        assert (bad.code, "label" in bad.err) == (2, True)
 
 
 @pytest.mark.gen_test(timeout=90)
@@ -330,22 +335,46 @@ async def test_nodes_are_cordoned_uncordoned_and_drained(tmp_path) -> None:
         async for _ in client.log(build.id, follow=True):
             break
         over = await imagepool("drain", "ada", "--timeout", "0.2", url=pool.url)
-        assert (over.code, over.err) == (1, "ada still has 1 build\n")
-        draining = asyncio.create_task(imagepool("drain", "ada", url=pool.url))
+        assert (over.code, over.out) == (1, "")
+        said, stays = over.err.splitlines()
+        assert said == "ada still has 1 build"
+        assert stays.startswith("0.2 s are over; ada stays cordoned, and is drained when")
+        assert (await client.node("ada")).state == "cordoned"
+        draining = asyncio.create_task(imagepool("drain", "ada", "--json", url=pool.url))
         await client.cancel(build.id)
         drained = await draining
-        assert (drained.code, drained.out) == (0, "ada has no builds; it is cordoned\n")
+        assert (drained.code, drained.json["state"]) == (0, "drained")
+        again = await imagepool("drain", "ada", url=pool.url)
+        assert (again.code, again.out) == (0, "ada is drained: nothing is on it\n")
         missing = await imagepool("cordon", "bob", url=pool.url)
         assert (missing.code, "bob" in missing.err) == (2, True)
         assert ": busy, 0 of 0 slots used: none" in (await imagepool("status", url=pool.url)).out
+
+
+@pytest.mark.gen_test(timeout=90)
+async def test_a_drain_ends_where_the_node_is_uncordoned(tmp_path) -> None:
+    """It would be waited for without end."""
+    async with a_pool(tmp_path, name="ada") as pool, AsyncClient(pool.url) as client:
+        build = await client.submit(recipe("print x\nhang"))
+        async for _ in client.log(build.id, follow=True):
+            break
+        async with started("drain", "ada", url=pool.url) as process:
+            assert process.stderr is not None
+            assert await process.stderr.readline() == b"ada still has 1 build\n"
+            await client.uncordon("ada")
+            _, err = await process.communicate()
+        assert (process.returncode, b"was uncordoned meanwhile" in err) == (1, True)
+        await client.cancel(build.id)
 
 
 @pytest.mark.gen_test(timeout=60)
 async def test_a_place_that_cannot_be_written_is_named(tmp_path) -> None:
     """Before anything is built, where that can be seen; never with a traceback."""
     nobody = "http://127.0.0.1:1"
+    (tmp_path / "file").write_text("")
     for flags, words in (
         (("-o", "none/x.iso"), "there is no folder none"),
+        (("-o", "file/"), "file: File exists"),
         (("-o", "x.iso", "--detach"), "--detach does not wait"),
     ):
         ran = await imagepool("build", "-c", "x", *flags, url=nobody, cwd=tmp_path)
@@ -354,8 +383,34 @@ async def test_a_place_that_cannot_be_written_is_named(tmp_path) -> None:
         build = await client.wait((await client.submit(recipe("artifact 9", output=True))).id)
         ran = await imagepool("download", build.id, "-o", "none/x", url=pool.url, cwd=tmp_path)
         assert (ran.code, ran.out) == (2, "")
-        assert ran.err.startswith("Error: none/.x.")
-        assert ran.err.endswith(".part: No such file or directory\n")
+        assert ran.err.startswith("Error: output: there is no folder none (expected: a file in")
+
+
+@pytest.mark.gen_test(timeout=90)
+async def test_several_artifacts_go_into_a_folder(tmp_path) -> None:
+    """It is made before anything is built; as one file they are not saved, and it is said how."""
+    made = ("build", "-c", "file /a.txt 3\nfile /b.txt 4", "--output", "paths=/*.txt")
+    async with a_pool(tmp_path) as pool:
+        built = await imagepool(*made, "-o", "new/deep/", "--json", url=pool.url, cwd=tmp_path)
+        assert built.code == 0, built.err
+        names = [artifact["name"] for artifact in built.json["artifacts"]]
+        assert [path.name for path in sorted((tmp_path / "new" / "deep").iterdir())] == names
+        one = await imagepool(*made, "-o", "one", url=pool.url, cwd=tmp_path)
+        assert (one.code, (tmp_path / "one").exists()) == (2, False)
+        assert f"the build made 2 artifacts: {', '.join(names)} (expected: a folder" in one.err
+        build_id = built.json["id"]
+        all_of_it = await imagepool(
+            *("download", build_id, "-o", "other/", "--json"), url=pool.url, cwd=tmp_path
+        )
+        assert [line["file"] for line in all_of_it.lines] == [f"other/{name}" for name in names]
+        named = await imagepool(
+            *("download", build_id, "-o", "just", "--name", names[1]), url=pool.url, cwd=tmp_path
+        )
+        assert (named.code, named.out.split()[1]) == (0, "just")
+        none = await imagepool("download", build_id, "-o", "x/", "--name", "z.zip", url=pool.url)
+        assert (none.code, "no artifact 'z.zip'" in none.err) == (2, True)
+        dry = await imagepool(*made, "-o", "dry/", "--dry-run", url=pool.url, cwd=tmp_path)
+        assert (dry.code, (tmp_path / "dry").exists()) == (0, False)
 
 
 @pytest.mark.gen_test(timeout=30)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from imagepool.cli import flags as flags_module
 from imagepool.cli.flags import Flags, applied, command, local, output
 from protocol.errors import Invalid
 from protocol.recipe import (
@@ -103,6 +104,29 @@ def test_what_is_wrong_is_named(flags, field) -> None:
     assert refused.value.field == field
     assert refused.value.expected
     assert "hush" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "expected"),
+    [
+        ("memory=lots", "--needs memory is 'lots'", "bytes, from 16M on, such as 512M or 2G"),
+        ("memory=1", "--needs memory is '1'", "bytes, from 16M on, such as 512M or 2G"),
+        ("labels=a b", "--needs labels is 'a b'", "labels with commas between them"),
+        ("network=perhaps", "--needs network is 'perhaps'", "yes or no"),
+        ("moon=1", "--needs moon is not known here", "one of: architecture, labels, cpus, memory"),
+    ],
+)
+def test_a_need_is_refused_in_the_words_of_who_types_it(text, words, expected) -> None:
+    """Not in those of the type that it becomes."""
+    with pytest.raises(Invalid) as refused:
+        applied(Order(), Flags(needs=(text,)), {})
+    assert refused.value.detail == words
+    assert refused.value.expected.startswith(expected)
+
+
+def test_every_need_has_words() -> None:
+    """Also one that comes with a new field."""
+    assert flags_module._NEEDS.keys() == set(Needs.__struct_fields__)
 
 
 def test_flags_add_to_a_file_and_replace_what_is_there_once() -> None:

@@ -10,8 +10,16 @@ import pytest
 from msgspec.structs import replace
 
 from imagepool import AsyncClient
-from imagepool.client import Build, NotFound, Recipe, TextContent, Unavailable, UploadedContent
-from imagepool.client.orders import INLINE
+from imagepool.client import (
+    Build,
+    Invalid,
+    NotFound,
+    Recipe,
+    TextContent,
+    Unavailable,
+    UploadedContent,
+)
+from imagepool.client.orders import INLINE, SourceStream
 from protocol.messages import Explanation
 from protocol.model import State, new_build
 from protocol.request import BuildRequest
@@ -119,6 +127,20 @@ async def test_a_delete_is_said_once() -> None:
 
 
 @pytest.mark.gen_test
+async def test_a_preview_looks_at_files_and_sends_none(tmp_path: Path) -> None:
+    """What they are called is checked by the pool, that they are there here."""
+    large = tmp_path / "large"
+    large.write_bytes(b"\xff" * (INLINE + 1))
+    recorder = Recorder()
+    await client_of(recorder).preview(Recipe(), files={"a": large, "b": b"x"})
+    ((verb, request),) = recorder.told
+    assert (verb, [file.name for file in request.recipe.inputs]) == ("preview", ["a", "b"])
+    with pytest.raises(Invalid, match="No such file") as refused:
+        await client_of(recorder).preview(Recipe(), files={"a": tmp_path / "none"})
+    assert refused.value.field == "inputs"
+
+
+@pytest.mark.gen_test
 async def test_files_go_with_the_request_or_before_it(tmp_path: Path) -> None:
     """A small text is in the request; bytes and large files are uploaded, once; what may be
     executed here may be in the build.
@@ -142,3 +164,40 @@ async def test_files_go_with_the_request_or_before_it(tmp_path: Path) -> None:
     recorder.told.clear()
     await client_of(recorder).upload(large)
     assert [what[0] for what in recorder.told] == ["missing"]
+
+
+UNREADABLE = Path("/proc/self/mem")
+"""It may be opened; reading its first byte fails."""
+
+
+@pytest.mark.gen_test
+async def test_a_file_that_cannot_be_read_is_not_the_pools_fault(tmp_path):
+    """Before it is sent or while it is; nor is one that changes meanwhile. Nothing is repeated."""
+    with pytest.raises(Invalid, match="/proc/self/mem: Input/output error") as refused:
+        await client_of(Recorder()).upload(UNREADABLE)
+    assert refused.value.field == "inputs"
+    for verb in (client_of(Recorder()).submit, client_of(Recorder()).preview):
+        with pytest.raises(Invalid, match="Input/output error"):
+            await verb(Recipe(), files={"a": UNREADABLE})
+    with pytest.raises(Invalid, match="Input/output error"):
+        await _all_of(SourceStream(UNREADABLE, 10))
+    changing = tmp_path / "log"
+    changing.write_bytes(b"12345")
+    assert await _all_of(SourceStream(changing, 5)) == b"12345"
+    for size in (4, 6):
+        with pytest.raises(Invalid, match="log changed while it was sent"):
+            await _all_of(SourceStream(changing, size))
+
+
+async def _all_of(stream: SourceStream) -> bytes:
+    return b"".join([piece async for piece in stream])
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("wanted", [5, None, "build.yaml", [("recipe", {})]])
+async def test_what_is_nothing_to_build_is_refused(wanted: Any) -> None:
+    """With what would be; nothing is asked."""
+    recorder = Recorder()
+    with pytest.raises(Invalid, match=f"what is to be built is {type(wanted).__name__}") as refused:
+        await client_of(recorder).submit(wanted)
+    assert (refused.value.field, recorder.told) == ("wanted", [])

@@ -5,7 +5,17 @@ from pathlib import Path
 from typing import assert_type
 
 from imagepool import AsyncClient, Client
-from imagepool.client import Artifact, Build, Event, Explanation, LogPiece, Recipe, Roster, State
+from imagepool.client import (
+    Artifact,
+    Build,
+    BuildQuery,
+    Event,
+    Explanation,
+    LogPiece,
+    Recipe,
+    Roster,
+    State,
+)
 
 
 def plain(client: Client) -> None:
@@ -16,7 +26,7 @@ def plain(client: Client) -> None:
     assert_type(client.log("1", follow=True), Iterator[LogPiece])
     assert_type(client.lines("1"), Iterator[str])
     assert_type(client.download("1", Path("x")), Artifact)
-    assert_type(client.builds(status=State.STOPPED), Iterator[Build])
+    assert_type(client.builds(BuildQuery(status=State.STOPPED)), Iterator[Build])
     assert_type(client.explain("1"), Explanation)
     assert_type(client.nodes(), Roster)
     with client as same:

@@ -1,18 +1,20 @@
 """Bytes to values: the same errors for JSON and msgpack, every hostile input an Invalid."""
 
 import contextlib
+import re
 
 import msgpack
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from protocol import wire
+from protocol import wire, wording
 from protocol.beacon import Beacon, properties, read
 from protocol.errors import Invalid, PoolError
-from protocol.messages import API_VERSION, Report
+from protocol.messages import API_VERSION, BuildQuery, Report
 from protocol.model import Position
-from protocol.request import BuildRequest
+from protocol.request import BuildRequest, Order
 from protocol.wire import JSON, MSGPACK, decode, encode, pointer
 from tests.scheduler.test_placement import a_build, a_report
 
@@ -33,7 +35,28 @@ def test_a_value_comes_back_as_it_was(media_type) -> None:
         ({"recipe": {"commands": [{}]}}, "recipe.commands[0].name", "to be given"),
         ({"recipe": {"x": 1}}, "recipe.x", "not to be given"),
         ({"guidance": {"priority": "high"}}, "guidance.priority", "`int`"),
-        ({"guidance": {"labels": {"a b": "c"}}}, "guidance.labels", "`str` matching"),
+        ({"guidance": {"labels": {"a b": "c"}}}, "guidance.labels", "a label: 1 to 63 letters"),
+        ({"recipe": {"base": {"kind": "moon"}}}, "recipe.base.kind", "one of: image, dockerfile"),
+        (
+            {"recipe": {"base": {}}},
+            "recipe.base.kind",
+            "one of: image, dockerfile, download, build",
+        ),
+        (
+            {"recipe": {"base": {"kind": "image", "pull": "now"}}},
+            "recipe.base.pull",
+            "one of: always, missing, never",
+        ),
+        (
+            {"recipe": {"inputs": [{"name": "a", "content": {"kind": "x"}}]}},
+            "recipe.inputs[0].content.kind",
+            "one of: text, upload, url, artifact",
+        ),
+        (
+            {"recipe": {"output": {"kind": "paths", "paths": ["a"]}}},
+            "recipe.output.paths[0]",
+            "an absolute path",
+        ),
         ([], "body", "`object`"),
     ],
 )
@@ -47,6 +70,38 @@ def test_errors_name_the_field_and_what_was_expected(plain, field, expected) -> 
     assert found[0] == found[1]
     assert found[0][0] == field
     assert expected in found[0][2]
+
+
+def _patterns(kind) -> set[str]:
+    """Those that any value below this type must match."""
+    text = str(msgspec.json.schema(kind))
+    return set(re.findall(r"'pattern': ('(?:[^'\\]|\\.)*')", text))
+
+
+@pytest.mark.parametrize("kind", [Order, BuildQuery])
+def test_every_pattern_has_words(kind) -> None:
+    """Nobody is to read a regular expression to learn what a label is."""
+    assert _patterns(kind)
+    assert not _patterns(kind) - wording._PATTERNS.keys()
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b"", "it is empty"),
+        (b"\xc1", "a byte in it begins no value"),
+        (b"\x81\xa1a", "it ends too early"),
+        (b"\x81\x01\x01", "a name in a map is no text"),
+        (b"\x80\x80", "1 bytes follow behind its end"),
+        (b"\xa1\xff", "a text in it is not UTF-8"),
+        (b"\x91" * 5000, "it is nested too deep"),
+    ],
+)
+def test_what_is_wrong_with_msgpack(body, words) -> None:
+    """In words that do not take the library's to be known."""
+    with pytest.raises(Invalid) as refused:
+        decode(body, BuildRequest, MSGPACK)
+    assert refused.value.detail == f"the body is not msgpack: {words}"
 
 
 @FORMATS

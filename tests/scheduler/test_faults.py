@@ -5,7 +5,7 @@ elsewhere first.
 import pytest
 from msgspec.structs import replace
 
-from node.engines.base import RegistryUnreachable
+from node.engines.errors import RegistryUnreachable
 from protocol.model import Result, State
 from protocol.recipe import ImageBase
 from protocol.request import BuildRequest

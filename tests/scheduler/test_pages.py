@@ -19,7 +19,7 @@ from protocol import wire
 from protocol.api.mount import application
 from protocol.api.route import ApiSettings, Context
 from protocol.api.specification import Specification, to_request
-from protocol.errors import Denied
+from protocol.errors import Denied, Unavailable
 from protocol.messages import BuildPage, BuildQuery, Registration, Roster, RosterEntry
 from protocol.model import Artifact, Build, CommandStatus, NodeReference, Result, Stage, new_build
 from protocol.recipe import Command, Recipe
@@ -331,6 +331,16 @@ def test_a_build_goes_by_its_note_or_its_first_commands() -> None:
     assert "a, b, c + 2 more" in seen(builds=(build("a", "b", "c", "d", "e"),))
 
 
+def test_a_build_shows_its_labels() -> None:
+    """Those that its client gave it; many fold."""
+    request = BuildRequest(guidance=Guidance(labels={"team": "web", "nightly": ""}))
+    assert "cafe0001 nightly team=web" in seen(builds=(build(request=request),))
+    many = BuildRequest(guidance=Guidance(labels={f"l{i}": HOSTILE for i in range(9)}))
+    page = Text(html(builds=(build(request=many),)))
+    assert "5 more" in str(page)
+    assert page.elements.count("script") == 1
+
+
 # Pages for strangers
 
 
@@ -530,6 +540,24 @@ async def test_browsers_get_a_page(
     assert "forge" in said
     assert "a command" in said
     assert pool.asked == [BuildQuery(limit=50)]
+
+
+@pytest.mark.gen_test
+async def test_the_nodes_are_shown_also_where_the_builds_cannot_be(
+    http_client: AsyncHTTPClient, base_url: str, pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the reason: a store that cannot be written is when people look at the page."""
+
+    async def full(*_: object) -> BuildPage:
+        raise Unavailable("the disk is <full>")
+
+    monkeypatch.setattr(pool, "list", full)
+    answer = await fetch(http_client, base_url, headers={"Accept": "text/html"})
+    assert answer.code == 200
+    said = str(Text(answer.body.decode()))
+    assert "forge" in said
+    assert "The builds cannot be shown now: the disk is <full>" in said
+    assert "No builds yet" not in said
 
 
 @pytest.mark.gen_test

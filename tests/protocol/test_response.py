@@ -1,0 +1,44 @@
+"""The body of an answer that breaks off: said in words that do not take HTTP to be known."""
+
+import asyncio
+
+import pytest
+
+from protocol.client import HttpService
+from protocol.errors import Unavailable
+from protocol.service import LOCAL, ByteStream
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\n"
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize(
+    "said",
+    [
+        HEAD + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n",
+        HEAD + b"Content-Length: 9\r\n\r\nhello",
+    ],
+    ids=["growing", "whole"],
+)
+async def test_a_body_that_breaks_off(said: bytes) -> None:
+    """What came is given, and then it is said that there was more."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(said)
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        service = HttpService(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        opened = await service.open_artifact(LOCAL, "ab", "x")
+        got = bytearray()
+        with pytest.raises(Unavailable) as broken:
+            await _read(opened.stream, got)
+        await opened.stream.close()
+        await service.close()
+    assert (got, broken.value.detail) == (b"hello", "the source broke off before its end")
+
+
+async def _read(stream: ByteStream, got: bytearray) -> None:
+    async for piece in stream:
+        got += piece
