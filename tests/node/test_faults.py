@@ -39,7 +39,7 @@ def test_the_documentation_has_every_row() -> None:
         (errors.EngineDown("x"), Fault.NODE, Event.GIVE_UP),
         (errors.ContainerRefused("x"), Fault.NODE, Event.GIVE_UP),
         (Unavailable("x"), Fault.NODE, Event.GIVE_UP),
-        (OSError("x"), Fault.NODE, Event.GIVE_UP),
+        (OSError(5, "x"), Fault.NODE, Event.GIVE_UP),
         (RuntimeError("x"), None, Event.GIVE_UP),
     ],
 )
