@@ -15,8 +15,8 @@ from pathlib import Path
 from bench.measure import Column, Outcome, Sample, Side, interleaved, typical
 from bench.processes import program
 from bench.store import DISK, a_request
-from protocol.client import HttpService
-from protocol.service import LOCAL
+from protocol.ports.service import LOCAL
+from protocol.remote.client import HttpService
 
 AIM = 0.9
 """How many times the rate of the server that does not sync it should reach."""

@@ -24,11 +24,11 @@ from docker.errors import DockerException
 from bench.measure import Column, Outcome, Sample, Side, interleaved, typical
 from bench.processes import Running, cpu_seconds, free_slot, program
 from node.config import NodeSettings
-from protocol.client import HttpService
-from protocol.model import Build, Position, Result, Stage
-from protocol.recipe import Command, NoOutput, Recipe
-from protocol.request import BuildRequest
-from protocol.service import LOCAL
+from protocol.model.build import Build, Position, Result, Stage
+from protocol.model.recipe import Command, NoOutput, Recipe
+from protocol.model.request import BuildRequest
+from protocol.ports.service import LOCAL
+from protocol.remote.client import HttpService
 
 SIZE = 100_000_000
 """Bytes of a log."""

@@ -22,11 +22,11 @@ from node.config import NodeSettings
 from node.container import limits
 from node.engines.base import ContainerSpec
 from node.engines.docker_config import container_config
-from protocol.client import HttpService
-from protocol.model import Result, Stage
-from protocol.recipe import Command, NoOutput, Recipe
-from protocol.request import BuildRequest, Needs
-from protocol.service import LOCAL
+from protocol.model.build import Result, Stage
+from protocol.model.recipe import Command, NoOutput, Recipe
+from protocol.model.request import BuildRequest, Needs
+from protocol.ports.service import LOCAL
+from protocol.remote.client import HttpService
 
 AIM = 1.25
 """How many times the raw engine's whole cycle a build may take until it has stopped."""

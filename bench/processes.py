@@ -10,8 +10,8 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from protocol.client import HttpService
-from protocol.service import LOCAL
+from protocol.ports.service import LOCAL
+from protocol.remote.client import HttpService
 
 _START = 60.0  # seconds that a program may take to serve
 _TICKS = os.sysconf("SC_CLK_TCK")

@@ -13,11 +13,11 @@ from pathlib import Path
 from bench.measure import Column, Outcome, Sample, Side, interleaved, typical
 from bench.nginx import PROXIES, nginx
 from bench.processes import Running, cpu_seconds, forget_peak, free_slot, peak_memory, program
-from protocol.client import HttpService
-from protocol.model import Build, Result, Stage
-from protocol.recipe import Command, Recipe
-from protocol.request import BuildRequest
-from protocol.service import LOCAL
+from protocol.model.build import Build, Result, Stage
+from protocol.model.recipe import Command, Recipe
+from protocol.model.request import BuildRequest
+from protocol.ports.service import LOCAL
+from protocol.remote.client import HttpService
 
 SIZE = 1 << 30
 """Bytes of the artifact."""

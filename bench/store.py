@@ -15,10 +15,10 @@ from pathlib import Path
 import msgspec
 
 from bench.measure import Column, Outcome, Sample, Side, interleaved, typical
-from protocol.model import build_id, new_build
-from protocol.recipe import Command, ImageBase, Recipe
-from protocol.record import Record
-from protocol.request import BuildRequest, Guidance
+from protocol.model.build import build_id, new_build
+from protocol.model.recipe import Command, ImageBase, Recipe
+from protocol.model.record import Record
+from protocol.model.request import BuildRequest, Guidance
 from scheduler.stores import open_store
 from scheduler.stores.base import Store
 

@@ -21,10 +21,10 @@ from imagepool.cli import terminal, words
 from imagepool.cli.watch import watch
 from imagepool.client import AsyncClient
 from protocol.errors import PoolError
-from protocol.messages import Roster
-from protocol.model import Result
-from protocol.recipe import Command, Recipe
-from protocol.request import BuildRequest
+from protocol.model.build import Result
+from protocol.model.messages import Roster
+from protocol.model.recipe import Command, Recipe
+from protocol.model.request import BuildRequest
 
 OUT = Path("out")
 _START = 60.0  # seconds that a program may take to serve

@@ -14,7 +14,6 @@ from typing import Any
 
 from tornado import web
 
-from node.artifacts import ArtifactStore
 from node.cleaner import Cleaner
 from node.config import NodeSettings
 from node.container import Place
@@ -22,33 +21,36 @@ from node.disk import DiskWatch, Reserve
 from node.engines import ENGINES
 from node.engines.base import Engine
 from node.engines.errors import EngineError
+from node.files.artifacts import ArtifactStore
+from node.files.secrets_folder import SecretsFolder
 from node.ledger import Ledger
 from node.metrics import health as health_of
 from node.proof import prove_folder
 from node.records import Records
 from node.register import keep_registering
 from node.runner import Runner
-from node.secrets_folder import SecretsFolder
 from node.service import NodeService
 from node.state import NodeState
-from protocol import identity, mdns
-from protocol.api import blobs, health, image_creator, native, verbs
+from protocol.api.image_creator import handlers as image_creator
 from protocol.api.mount import application
+from protocol.api.native import blobs, verbs
+from protocol.api.native import builds as native
 from protocol.api.route import Context
-from protocol.beacon import Beacon
-from protocol.blob_folder import BlobFolder
-from protocol.board import Board
-from protocol.database import keep_erasing
+from protocol.builds.board import Board
+from protocol.builds.notices import Notices
 from protocol.errors import Invalid
-from protocol.identity import Identity
-from protocol.lifecycle import Event
-from protocol.logs import about, log_step
-from protocol.metrics import Metrics, Program, new_steps
-from protocol.model import Build, NodeReference
-from protocol.notices import Notices
-from protocol.program import Listener, Ready
-from protocol.settings import data_folder
-from protocol.source import source
+from protocol.model.build import Build, NodeReference
+from protocol.model.lifecycle import Event
+from protocol.program import health, identity, mdns
+from protocol.program.beacon import Beacon
+from protocol.program.identity import Identity
+from protocol.program.logs import about, log_step
+from protocol.program.metrics import Metrics, Program, new_steps
+from protocol.program.running import Listener, Ready
+from protocol.program.settings import data_folder
+from protocol.program.source import source
+from protocol.storage.blob_folder import BlobFolder
+from protocol.storage.database import keep_erasing
 
 log = logging.getLogger(__name__)
 

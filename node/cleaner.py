@@ -8,11 +8,11 @@ import time
 
 from node.container import LABEL, Place
 from node.engines.errors import EngineError
+from node.files.workfolder import remove_folder
 from node.keeping import Keeping
 from node.records import Records
 from node.runner import Runner
 from node.state import NodeState
-from node.workfolder import remove_folder
 from protocol.errors import PoolError
 
 log = logging.getLogger(__name__)

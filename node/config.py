@@ -6,8 +6,8 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from protocol.request import Label
-from protocol.settings import ProgramSettings
+from protocol.model.request import Label
+from protocol.program.settings import ProgramSettings
 
 CAPABILITIES = (
     *("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "SETFCAP", "SETGID", "SETUID"),

@@ -8,17 +8,17 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from node.artifacts import ArtifactStore
 from node.config import NodeSettings
 from node.core.outcome import added_step
 from node.engines.base import ContainerSpec, Engine, Limits, Mount
+from node.files.artifacts import ArtifactStore
+from node.files.secrets_folder import SecretsFolder
+from node.files.workfolder import Step, WorkFolder
 from node.records import Stop
-from node.secrets_folder import SecretsFolder
-from node.workfolder import Step, WorkFolder
-from protocol.blob_folder import BlobFolder
-from protocol.model import Build, CommandStatus, NodeReference, tagged
-from protocol.model import image_of as image_of_build
-from protocol.request import Needs, Secrets
+from protocol.model.build import Build, CommandStatus, NodeReference, tagged
+from protocol.model.build import image_of as image_of_build
+from protocol.model.request import Needs, Secrets
+from protocol.storage.blob_folder import BlobFolder
 
 LABEL = "imagepool"
 """Prefix of the labels by which a node knows its containers and images."""

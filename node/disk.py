@@ -8,12 +8,12 @@ import logging
 import os
 from pathlib import Path
 
-from node.builder import Builder
+from node.attempt.builder import Builder
 from node.container import Place
 from node.engines.errors import EngineError
 from node.runner import Runner
 from node.state import NodeState
-from protocol.lifecycle import Event
+from protocol.model.lifecycle import Event
 
 log = logging.getLogger(__name__)
 

@@ -12,11 +12,11 @@ from node.container import Place
 from node.core.retention import expired, forgotten
 from node.ledger import Ledger
 from node.runner import Runner
-from protocol.after import check_deletable
-from protocol.locks import Locks
-from protocol.model import Build, Result
-from protocol.references import still_needed
-from protocol.service import Caller
+from protocol.builds.after import check_deletable
+from protocol.concurrency.locks import Locks
+from protocol.model.build import Build, Result
+from protocol.model.references import still_needed
+from protocol.ports.service import Caller
 
 log = logging.getLogger(__name__)
 

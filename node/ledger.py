@@ -13,12 +13,12 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from node.records import Kept, Records, Stop
-from protocol.board import Board
-from protocol.errands import Errands
+from protocol.builds.board import Board
+from protocol.concurrency.errands import Errands
 from protocol.errors import Busy, Unavailable
-from protocol.model import Build, NoticeRecord, Stage
-from protocol.record import Record
-from protocol.request import Forward, Secrets
+from protocol.model.build import Build, NoticeRecord, Stage
+from protocol.model.record import Record
+from protocol.model.request import Forward, Secrets
 
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 

@@ -6,8 +6,8 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from node.core.capacity import Facts
-from protocol.metrics import BuildCollector, Check, Metrics, ProgramHealth
-from protocol.model import Build
+from protocol.model.build import Build
+from protocol.program.metrics import BuildCollector, Check, Metrics, ProgramHealth
 
 
 class ConditionCollector(Collector):

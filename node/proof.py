@@ -12,8 +12,8 @@ from node.config import NodeSettings
 from node.container import LABEL, limits
 from node.engines.base import ContainerSpec, Engine
 from node.engines.errors import EngineError
-from node.workfolder import Plan, WorkFolder
-from protocol.request import Needs
+from node.files.workfolder import Plan, WorkFolder
+from protocol.model.request import Needs
 
 
 def prove_folder(engine: Engine, settings: NodeSettings, work: Path, word: str, node: str) -> str:

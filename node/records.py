@@ -10,11 +10,11 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from protocol.database import Database
-from protocol.database_file import apart, joined
-from protocol.lifecycle import Event
-from protocol.record import Record
-from protocol.request import BuildRequest
+from protocol.model.lifecycle import Event
+from protocol.model.record import Record
+from protocol.model.request import BuildRequest
+from protocol.storage.database import Database
+from protocol.storage.database_file import apart, joined
 
 FILE = "node.db"
 

@@ -6,10 +6,10 @@ import asyncio
 import logging
 from urllib.parse import urlsplit
 
-from protocol.client import HttpService
 from protocol.errors import PoolError
-from protocol.messages import Registration
-from protocol.program import Listener, reachable_from
+from protocol.model.messages import Registration
+from protocol.program.running import Listener, reachable_from
+from protocol.remote.client import HttpService
 
 log = logging.getLogger(__name__)
 

@@ -12,20 +12,20 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from node.builder import Builder
+from node.attempt.builder import Builder
 from node.container import LABEL, Place, image_of
 from node.core.resume import Way, way_on
 from node.engines.base import Container, ContainerState
 from node.engines.errors import EngineError
+from node.files.logs import ServedLog, ended_log
 from node.ledger import Ledger
-from node.logs import ServedLog, ended_log
 from node.records import Kept
 from node.state import NodeState
-from protocol.errands import Errands
+from protocol.concurrency.errands import Errands
 from protocol.errors import PoolError, Unavailable
-from protocol.lifecycle import Event, advance, may
-from protocol.model import Build
-from protocol.service import ByteRange, OpenArtifact
+from protocol.model.build import Build
+from protocol.model.lifecycle import Event, advance, may
+from protocol.ports.service import ByteRange, OpenArtifact
 
 log = logging.getLogger(__name__)
 

@@ -14,21 +14,10 @@ from node.keeping import Keeping
 from node.ledger import Ledger
 from node.runner import Runner
 from node.state import NodeState
-from protocol.after import to_repeat
-from protocol.checks import check_request, check_secrets
+from protocol.builds.after import to_repeat
+from protocol.concurrency.locks import Locks
 from protocol.errors import Busy
-from protocol.idempotency import check_same
-from protocol.lifecycle import Event
-from protocol.locks import Locks
-from protocol.messages import (
-    Acknowledgement,
-    BuildPage,
-    BuildQuery,
-    Changes,
-    Explanation,
-    Report,
-)
-from protocol.model import (
+from protocol.model.build import (
     Artifact,
     Build,
     Position,
@@ -38,11 +27,22 @@ from protocol.model import (
     build_id,
     new_build,
 )
-from protocol.record import reported
-from protocol.references import filled_like, provided
-from protocol.request import BuildRequest, Forward, Secrets, uploads
-from protocol.service import LOCAL, ByteRange, ByteStream, Caller, OpenArtifact, OpenLog
-from protocol.streams import no_log
+from protocol.model.checks import check_request, check_secrets
+from protocol.model.idempotency import check_same
+from protocol.model.lifecycle import Event
+from protocol.model.messages import (
+    Acknowledgement,
+    BuildPage,
+    BuildQuery,
+    Changes,
+    Explanation,
+    Report,
+)
+from protocol.model.record import reported
+from protocol.model.references import filled_like, provided
+from protocol.model.request import BuildRequest, Forward, Secrets, uploads
+from protocol.ports.service import LOCAL, ByteRange, ByteStream, Caller, OpenArtifact, OpenLog
+from protocol.transfer.streams import no_log
 
 
 class NodeService:

@@ -13,11 +13,11 @@ from node.core.capacity import Facts, capacity
 from node.engines.base import Engine, EngineInfo
 from node.engines.errors import EngineError
 from protocol import VERSION
-from protocol.identity import Identity
-from protocol.messages import API_VERSION, Report
-from protocol.model import NodeReference
-from protocol.record import Reported
-from protocol.watch import Watch
+from protocol.concurrency.watch import Watch
+from protocol.model.build import NodeReference
+from protocol.model.messages import API_VERSION, Report
+from protocol.model.record import Reported
+from protocol.program.identity import Identity
 
 _DOUBT = 3.0  # seconds for which an engine that ended a container by itself is not believed
 

@@ -8,19 +8,19 @@ from secrets import token_bytes
 
 from msgspec.structs import replace
 
-from protocol.checks import check_request, check_secrets
+from protocol.concurrency.locks import Locks
 from protocol.errors import Busy, Conflict
-from protocol.idempotency import check_same
-from protocol.identity import Identity
-from protocol.locks import Locks
-from protocol.messages import PATH_LIMIT
-from protocol.model import Build, build_id, new_build
-from protocol.references import filled_like
-from protocol.request import BuildRequest, Forward, Secrets
-from protocol.service import LOCAL, Caller
+from protocol.model.build import Build, build_id, new_build
+from protocol.model.checks import check_request, check_secrets
+from protocol.model.idempotency import check_same
+from protocol.model.messages import PATH_LIMIT
+from protocol.model.references import filled_like
+from protocol.model.request import BuildRequest, Forward, Secrets
+from protocol.ports.service import LOCAL, Caller
+from protocol.program.identity import Identity
 from scheduler.as_node import AsNode
 from scheduler.config import SchedulerSettings
-from scheduler.dispatch import Dispatcher
+from scheduler.dispatch.dispatcher import Dispatcher
 
 
 class Accepting:

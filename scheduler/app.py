@@ -10,32 +10,34 @@ from typing import Any
 
 from tornado import web
 
-from protocol import identity, mdns
-from protocol.api import blobs, health, image_creator, native, verbs
+from protocol.api.image_creator import handlers as image_creator
 from protocol.api.mount import application
+from protocol.api.native import blobs, verbs
+from protocol.api.native import builds as native
 from protocol.api.route import Context
-from protocol.beacon import Beacon
-from protocol.blob_folder import BlobFolder
-from protocol.board import Board
-from protocol.database import keep_erasing
+from protocol.builds.board import Board
+from protocol.builds.notices import Notices
 from protocol.errors import PoolError
-from protocol.identity import Identity
-from protocol.logs import log_step
-from protocol.metrics import Metrics, Program, new_steps
-from protocol.model import Build
-from protocol.notices import Notices
-from protocol.program import Listener, Ready
-from protocol.service import Caller, Role
-from protocol.settings import data_folder
-from protocol.source import source
-from scheduler import nodes_api
+from protocol.model.build import Build
+from protocol.ports.service import Caller, Role
+from protocol.program import health, identity, mdns
+from protocol.program.beacon import Beacon
+from protocol.program.identity import Identity
+from protocol.program.logs import log_step
+from protocol.program.metrics import Metrics, Program, new_steps
+from protocol.program.running import Listener, Ready
+from protocol.program.settings import data_folder
+from protocol.program.source import source
+from protocol.storage.blob_folder import BlobFolder
+from protocol.storage.database import keep_erasing
 from scheduler.config import SchedulerSettings
-from scheduler.discovery import Discovery
-from scheduler.dispatch import Dispatcher
+from scheduler.dispatch.dispatcher import Dispatcher
 from scheduler.ledger import Ledger
-from scheduler.listing import Listing
 from scheduler.metrics import health as health_of
-from scheduler.node_feed import RosterFeed
+from scheduler.pool.discovery import Discovery
+from scheduler.roster import nodes_api
+from scheduler.roster.listing import Listing
+from scheduler.roster.node_feed import RosterFeed
 from scheduler.service import SchedulerService
 from scheduler.stores import open_store
 from scheduler.stores.base import Store

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from msgspec.structs import replace
 
 from protocol import VERSION
-from protocol.identity import Identity
-from protocol.messages import API_VERSION, Report
-from protocol.record import Record, Reported
-from protocol.service import Caller
+from protocol.model.messages import API_VERSION, Report
+from protocol.model.record import Record, Reported
+from protocol.ports.service import Caller
+from protocol.program.identity import Identity
 from scheduler.core.plain import LACKS, PLAIN
-from scheduler.dispatch import Dispatcher
+from scheduler.dispatch.dispatcher import Dispatcher
 
 
 class AsNode:

@@ -7,7 +7,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from protocol.settings import ProgramSettings
+from protocol.program.settings import ProgramSettings
 
 Seconds = Annotated[float, Meta(gt=0)]
 

@@ -5,11 +5,11 @@ from secrets import token_bytes
 
 from msgspec.structs import replace
 
-from protocol.messages import Explanation
-from protocol.model import Build, Stage, build_id, new_build
-from protocol.request import BuildRequest
+from protocol.model.build import Build, Stage, build_id, new_build
+from protocol.model.messages import Explanation
+from protocol.model.request import BuildRequest
 from scheduler.core.placement import in_words
-from scheduler.dispatch import Dispatcher
+from scheduler.dispatch.dispatcher import Dispatcher
 
 
 def explain(dispatcher: Dispatcher, build: Build) -> Explanation:

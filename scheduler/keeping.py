@@ -9,15 +9,15 @@ from functools import partial
 
 from msgspec.structs import replace
 
-from protocol.after import check_deletable, record_lasts_until
-from protocol.errands import Errands
+from protocol.builds.after import check_deletable, record_lasts_until
+from protocol.concurrency.errands import Errands
+from protocol.concurrency.locks import Locks
 from protocol.errors import NotFound, PoolError
-from protocol.locks import Locks
-from protocol.model import Build
-from protocol.references import still_needed
-from protocol.service import Caller
+from protocol.model.build import Build
+from protocol.model.references import still_needed
+from protocol.ports.service import Caller
 from scheduler.config import SchedulerSettings
-from scheduler.dispatch import Dispatcher
+from scheduler.dispatch.dispatcher import Dispatcher
 
 log = logging.getLogger(__name__)
 

@@ -13,14 +13,14 @@ from collections.abc import Callable
 
 from msgspec.structs import replace
 
-from protocol.board import Board
+from protocol.builds.board import Board
+from protocol.concurrency.watch import Watch
 from protocol.errors import Busy, PoolError, Unavailable
-from protocol.model import Build, NoticeRecord, Result, Stage
-from protocol.record import Record
-from protocol.request import Forward, Secrets, signing_secrets
-from protocol.watch import Watch
+from protocol.model.build import Build, NoticeRecord, Result, Stage
+from protocol.model.record import Record
+from protocol.model.request import Forward, Secrets, signing_secrets
 from scheduler.core.queue import Share
-from scheduler.served import Served
+from scheduler.core.served import Served
 from scheduler.stores.base import Stale, Store
 
 log = logging.getLogger(__name__)

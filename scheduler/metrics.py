@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from protocol.messages import Roster
-from protocol.metrics import BuildCollector, Check, Metrics, ProgramHealth
-from protocol.model import Build
+from protocol.model.build import Build
+from protocol.model.messages import Roster
+from protocol.program.metrics import BuildCollector, Check, Metrics, ProgramHealth
 
 STATES = (
     "ready",

@@ -6,19 +6,10 @@ from functools import partial
 
 from msgspec.structs import replace
 
-from protocol.after import to_repeat
-from protocol.checks import check_request
+from protocol.builds.after import to_repeat
+from protocol.concurrency.watch import Watch
 from protocol.errors import PoolError
-from protocol.identity import Identity
-from protocol.messages import (
-    Acknowledgement,
-    BuildPage,
-    BuildQuery,
-    Changes,
-    Explanation,
-    Report,
-)
-from protocol.model import (
+from protocol.model.build import (
     Artifact,
     Build,
     Position,
@@ -27,15 +18,24 @@ from protocol.model import (
     State,
     artifact_named,
 )
-from protocol.record import reported
-from protocol.request import BuildRequest, Forward, Secrets
-from protocol.service import ByteRange, ByteStream, Caller, OpenArtifact, OpenLog
-from protocol.streams import no_log
-from protocol.watch import Watch
+from protocol.model.checks import check_request
+from protocol.model.messages import (
+    Acknowledgement,
+    BuildPage,
+    BuildQuery,
+    Changes,
+    Explanation,
+    Report,
+)
+from protocol.model.record import reported
+from protocol.model.request import BuildRequest, Forward, Secrets
+from protocol.ports.service import ByteRange, ByteStream, Caller, OpenArtifact, OpenLog
+from protocol.program.identity import Identity
+from protocol.transfer.streams import no_log
 from scheduler.accepting import Accepting
 from scheduler.as_node import AsNode
 from scheduler.config import SchedulerSettings
-from scheduler.dispatch import Dispatcher
+from scheduler.dispatch.dispatcher import Dispatcher
 from scheduler.explaining import explain, preview
 from scheduler.keeping import Keeping
 from scheduler.viewing import Viewing

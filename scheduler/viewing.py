@@ -1,10 +1,10 @@
 """Logs on their way from nodes to those who follow them here. Nothing is kept but the end of each
 log that is followed.
 
-A viewer who is far behind gets what is there from the node past us (`protocol/splice.py`), as often
-as it takes. At the end of the log all viewers share one connection to the node, and read from a
-window of what came last; who is too slow for it drops out, and is far behind again. So a viewer
-slows nobody, and costs what he reads.
+A viewer who is far behind gets what is there from the node past us (`protocol/transfer/splice.py`),
+as often as it takes. At the end of the log all viewers share one connection to the node, and read
+from a window of what came last; who is too slow for it drops out, and is far behind again. So a
+viewer slows nobody, and costs what he reads.
 
 Where the node goes away, viewers are told by Unavailable: their connections are cut, never ended as
 if the log were whole. So they are where the node is there and says nothing, when the record says
@@ -16,13 +16,13 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 
-from protocol.board import Board
+from protocol.builds.board import Board
+from protocol.concurrency.watch import Watch
 from protocol.errors import NotFound, PoolError, Unavailable
-from protocol.model import Build, Position, State
-from protocol.service import ByteStream, Caller, OpenLog
-from protocol.splice import SMALLEST, DirectStream, Source
-from protocol.watch import Watch
-from scheduler.target import NodeClient
+from protocol.model.build import Build, Position, State
+from protocol.ports.service import ByteStream, Caller, OpenLog
+from protocol.transfer.splice import SMALLEST, DirectStream, Source
+from scheduler.pool.target import NodeClient
 
 WINDOW = 1 << 20
 """Bytes that are kept of each log's end."""

@@ -13,14 +13,14 @@ from msgspec import Struct
 
 from node.app import Node
 from node.config import NodeSettings
-from protocol import identity
-from protocol.client import HttpService
-from protocol.messages import Roster
-from protocol.model import Build, State
-from protocol.program import Listener
-from protocol.recipe import Command, NoOutput, Recipe
-from protocol.request import BuildRequest, Guidance, Needs
-from protocol.service import LOCAL, BuildService, Caller
+from protocol.model.build import Build, State
+from protocol.model.messages import Roster
+from protocol.model.recipe import Command, NoOutput, Recipe
+from protocol.model.request import BuildRequest, Guidance, Needs
+from protocol.ports.service import LOCAL, BuildService, Caller
+from protocol.program import identity
+from protocol.program.running import Listener
+from protocol.remote.client import HttpService
 from scheduler.app import Scheduler
 from scheduler.config import SchedulerSettings
 from scheduler.stores import open_store
@@ -134,7 +134,7 @@ async def until(
 
 async def log_of(service: BuildService, build_id: str) -> bytes:
     """The whole log, as it is now."""
-    from protocol.model import Position
+    from protocol.model.build import Position
 
     opened = await service.open_log(LOCAL, build_id, Position())
     return b"".join([piece async for piece in opened.stream])

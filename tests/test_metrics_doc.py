@@ -7,8 +7,8 @@ from prometheus_client import CollectorRegistry
 
 from node.core.capacity import Facts
 from node.metrics import health as node_health
-from protocol.messages import Roster, RosterEntry
-from protocol.metrics import Metrics, Program
+from protocol.model.messages import Roster, RosterEntry
+from protocol.program.metrics import Metrics, Program
 from scheduler.metrics import health as scheduler_health
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "operations.md"

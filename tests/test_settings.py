@@ -12,7 +12,7 @@ import pytest
 from config import resource
 from node.config import NodeSettings
 from protocol.errors import Invalid
-from protocol.settings import load
+from protocol.program.settings import load
 from scheduler.config import SchedulerSettings
 
 PROGRAMS = pytest.mark.parametrize(
@@ -40,7 +40,11 @@ def test_every_setting_has_a_comment_with_its_unit(kind, table) -> None:
     for comment in re.findall(r"^# (?!\w+ = unset)(.*)\n(?:# )?\w+ = ", example, re.MULTILINE):
         sources = [
             (Path(__file__).parents[1] / path).read_text()
-            for path in (f"{table}/config.py", "protocol/settings.py", "protocol/api/route.py")
+            for path in (
+                f"{table}/config.py",
+                "protocol/program/settings.py",
+                "protocol/api/route.py",
+            )
         ]
         assert any(f"# {comment}\n" in source for source in sources), comment
 

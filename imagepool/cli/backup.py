@@ -25,9 +25,9 @@ def backup(target: Path, data: str | None, config: Path | None, as_json: bool) -
     To restore: stop the scheduler, put the files of the copy in place of those in its data folder
     (removing scheduler.db-wal and scheduler.db-shm), start it. Nodes then tell it what it missed.
     """
-    from protocol import database
-    from protocol.identity import KEY
-    from protocol.settings import data_folder, load
+    from protocol.program.identity import KEY
+    from protocol.program.settings import data_folder, load
+    from protocol.storage import database
     from scheduler.config import SchedulerSettings
     from scheduler.stores.sqlite import FILE
 

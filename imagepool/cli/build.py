@@ -14,8 +14,8 @@ from imagepool.cli.flags import Flags, applied, local
 from imagepool.cli.saving import Target, said, saved, target_of
 from imagepool.cli.watch import going_on, print_json, watch, watch_as_json
 from protocol.errors import Invalid
-from protocol.model import Build, Result
-from protocol.request import Order
+from protocol.model.build import Build, Result
+from protocol.model.request import Order
 
 if TYPE_CHECKING:
     from imagepool import AsyncClient
@@ -178,7 +178,7 @@ def _order(file: str | None, kind: str | None, flags: Flags) -> Order:
 
 async def _ended(pool: "AsyncClient", build_id: str, watched: bool | None, as_json: bool) -> Build:
     """Watch as it was said, and tell how it ended."""
-    from protocol.api.views import view
+    from protocol.api.native.views import view
 
     if as_json and watched:
         return await watch_as_json(pool, build_id)
@@ -206,7 +206,7 @@ async def _preview(
 
 
 def _print_accepted(accepted: Build, as_json: bool) -> None:
-    from protocol.api.views import view
+    from protocol.api.native.views import view
 
     if as_json:
         print_json(view(accepted))

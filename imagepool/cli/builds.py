@@ -11,8 +11,8 @@ from imagepool.cli import terminal, words
 from imagepool.cli.connect import with_pool
 from imagepool.cli.saving import saved, target_of
 from imagepool.cli.watch import going_on, print_json
-from protocol.messages import BuildQuery
-from protocol.model import Build, Result, State
+from protocol.model.build import Build, Result, State
+from protocol.model.messages import BuildQuery
 
 if TYPE_CHECKING:
     from imagepool import AsyncClient
@@ -90,7 +90,7 @@ async def ls(
     **named: Any,
 ) -> None:
     """List builds, newest first: those that are all that is asked for."""
-    from protocol.api.views import view
+    from protocol.api.native.views import view
 
     query = BuildQuery(
         limit=min(limit, _PAGE),
@@ -116,7 +116,7 @@ async def ls(
 @with_pool
 async def show(pool: "AsyncClient", build_id: str, as_json: bool) -> None:
     """Show a build: what it was asked for, its commands, artifacts, and history."""
-    from protocol.api.views import view
+    from protocol.api.native.views import view
 
     build = await pool.get(build_id)
     if as_json:

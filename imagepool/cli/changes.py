@@ -9,14 +9,14 @@ from imagepool.cli import words
 from imagepool.cli.connect import with_pool
 from imagepool.cli.flags import secrets as read_secrets
 from imagepool.cli.watch import print_json
-from protocol.model import Build
+from protocol.model.build import Build
 
 if TYPE_CHECKING:
     from imagepool import AsyncClient
 
 
 def _print(build: Build, text: str, as_json: bool) -> None:
-    from protocol.api.views import view
+    from protocol.api.native.views import view
 
     if as_json:
         print_json(view(build))

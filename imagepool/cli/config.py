@@ -69,7 +69,7 @@ def client(url: str | None, as_json: bool) -> None:
     pool.
     """
     from imagepool.client.finding import POOL, URL
-    from protocol.settings import ProgramSettings
+    from protocol.program.settings import ProgramSettings
 
     def of(name: str, variable: str, default: Any) -> Setting:
         if variable in os.environ:
@@ -87,7 +87,7 @@ def client(url: str | None, as_json: bool) -> None:
 
 
 def _show(kind: Any, name: str, file: Path | None, flags: Mapping[str, Any], as_json: bool) -> None:
-    from protocol.settings import load
+    from protocol.program.settings import load
 
     try:
         settings = load(kind, name, file=file, flags=flags)
@@ -102,7 +102,7 @@ def settings_of(
     """Each setting with its source, in the order of the program's class."""
     import tomllib
 
-    from protocol.settings import ALIASES, PREFIX
+    from protocol.program.settings import ALIASES, PREFIX
 
     in_file = tomllib.loads(file.read_text("utf-8")).get(name, {}) if file else {}
     for field in settings.__struct_fields__:

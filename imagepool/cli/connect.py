@@ -77,7 +77,7 @@ async def _whole_id(pool: "AsyncClient", typed: str) -> str:
     """The id of the build whose id begins or ends like this; what no build's does, or is whole or
     short, stays as it is: the pool says what is wrong with it. Raises Conflict where several do.
     """
-    from protocol.messages import BuildQuery
+    from protocol.model.messages import BuildQuery
 
     if not (LEAST <= len(typed) < _WHOLE and typed.isascii() and typed.isalnum()):
         return typed

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from protocol import wire
 from protocol.errors import Invalid
-from protocol.recipe import (
+from protocol.model.recipe import (
     Command,
     FetchedContent,
     ImageBase,
@@ -27,7 +27,7 @@ from protocol.recipe import (
     PathsOutput,
     StreamOutput,
 )
-from protocol.request import Guidance, Needs, Order
+from protocol.model.request import Guidance, Needs, Order
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGTkmgt])(?:i?B)?")
 _POWERS = {"K": 10, "M": 20, "G": 30, "T": 40}

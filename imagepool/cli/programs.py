@@ -99,7 +99,7 @@ def node(config: Path | None, **flags: Any) -> None:
     """
     from node import app
     from node.config import NodeSettings
-    from protocol.program import announce_ready
+    from protocol.program.running import announce_ready
 
     settings = _settings(NodeSettings, "node", config, flags)
     _run(lambda stop: app.run(settings, announce_ready, stop))
@@ -117,7 +117,7 @@ def scheduler(config: Path | None, **flags: Any) -> None:
     """Run a scheduler: the one URL of a pool. It finds nodes by mDNS, and serves the roster page
     at /.
     """
-    from protocol.program import announce_ready
+    from protocol.program.running import announce_ready
     from scheduler import app
     from scheduler.config import SchedulerSettings
 
@@ -136,7 +136,7 @@ Examples:
 def up(config: Path | None, **flags: Any) -> None:
     """Run a scheduler and one node on this machine. --listen is the scheduler's address."""
     from node.config import NodeSettings
-    from protocol.settings import data_folder, host_and_port
+    from protocol.program.settings import data_folder, host_and_port
     from scheduler.config import SchedulerSettings
 
     node_flags = {name: flags.pop(name) for name in ("engine", "slots", "priority")}
@@ -158,7 +158,7 @@ async def _both(settings: Any, node_settings: Any, stop: asyncio.Event) -> None:
     from msgspec.structs import replace
 
     from node import app as node_app
-    from protocol.program import announce_ready
+    from protocol.program.running import announce_ready
     from scheduler import app as scheduler_app
 
     loop = asyncio.get_running_loop()
@@ -183,8 +183,8 @@ def given(flags: dict[str, Any]) -> dict[str, Any]:
 
 
 def _settings(kind: Any, table: str, config: Path | None, flags: dict[str, Any]) -> Any:
-    from protocol.logs import set_up_logging
-    from protocol.settings import load
+    from protocol.program.logs import set_up_logging
+    from protocol.program.settings import load
 
     try:
         settings = load(kind, table, file=config, flags=given(flags))
@@ -195,7 +195,7 @@ def _settings(kind: Any, table: str, config: Path | None, flags: dict[str, Any])
 
 
 def _run(program: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
-    from protocol.program import until_told
+    from protocol.program.running import until_told
 
     async def main() -> None:
         stop = asyncio.Event()

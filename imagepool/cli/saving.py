@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from imagepool.cli import terminal, words
 from protocol.errors import Conflict, Invalid
-from protocol.model import Artifact, Build
+from protocol.model.build import Artifact, Build
 
 if TYPE_CHECKING:
     from imagepool import AsyncClient

@@ -12,7 +12,7 @@ from msgspec import Struct
 from imagepool.cli import words
 from imagepool.cli.terminal import STYLES, Screen, note
 from protocol.errors import NotFound, Unavailable
-from protocol.model import Build, State
+from protocol.model.build import Build, State
 
 if TYPE_CHECKING:
     from imagepool import AsyncClient
@@ -68,7 +68,7 @@ async def _show(pool: "AsyncClient", build_id: str, screen: Screen, seen: _Seen)
 async def watch_as_json(pool: "AsyncClient", build_id: str) -> Build:
     """Print each event as a line of JSON; the build when it has stopped."""
     from imagepool.client import Changed
-    from protocol.api.views import view
+    from protocol.api.native.views import view
 
     latest: Build | None = None
     with going_on(build_id):

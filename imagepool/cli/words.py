@@ -3,8 +3,8 @@
 import time
 from collections.abc import Callable, Sequence
 
-from protocol.messages import Explanation, Report, Roster, RosterEntry
-from protocol.model import Build, State, Usage
+from protocol.model.build import Build, State, Usage
+from protocol.model.messages import Explanation, Report, Roster, RosterEntry
 
 _CLOCKS_DIFFER = 5.0
 """Seconds."""

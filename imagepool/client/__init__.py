@@ -19,9 +19,9 @@ from protocol.errors import (
     Unsatisfiable,
     Unsupported,
 )
-from protocol.messages import BuildPage, BuildQuery, Explanation, Report, Roster, RosterEntry
-from protocol.model import Artifact, Build, CommandStatus, Position, Result, State
-from protocol.recipe import (
+from protocol.model.build import Artifact, Build, CommandStatus, Position, Result, State
+from protocol.model.messages import BuildPage, BuildQuery, Explanation, Report, Roster, RosterEntry
+from protocol.model.recipe import (
     ArtifactContent,
     BuiltBase,
     Command,
@@ -40,7 +40,7 @@ from protocol.recipe import (
     TextContent,
     UploadedContent,
 )
-from protocol.request import BuildRequest, Guidance, Needs, Notice, Order
+from protocol.model.request import BuildRequest, Guidance, Needs, Notice, Order
 
 __all__ = [
     "Artifact",

@@ -7,10 +7,10 @@ from typing import Self, TypeVar, cast
 
 from imagepool.client.finding import URL, find_scheduler
 from imagepool.client.trying import Trying
-from protocol.checks import check_url
-from protocol.client import HttpService
 from protocol.errors import Busy, Unavailable
-from protocol.service import BuildService, Caller
+from protocol.model.checks import check_url
+from protocol.ports.service import BuildService, Caller
+from protocol.remote.client import HttpService
 
 T = TypeVar("T")
 

@@ -18,12 +18,12 @@ from imagepool.client import downloads, logs, orders, watching
 from imagepool.client.asking import Asking
 from imagepool.client.events import Event, LogPiece
 from imagepool.client.orders import Wanted
-from protocol.blobs import Blobs
-from protocol.messages import BuildPage, BuildQuery, Explanation, Report, Roster, RosterEntry
-from protocol.model import Artifact, Build, Position, State
-from protocol.recipe import InputFile, UploadedContent
-from protocol.request import Secrets
-from protocol.service import LOCAL
+from protocol.model.build import Artifact, Build, Position, State
+from protocol.model.messages import BuildPage, BuildQuery, Explanation, Report, Roster, RosterEntry
+from protocol.model.recipe import InputFile, UploadedContent
+from protocol.model.request import Secrets
+from protocol.ports.blobs import Blobs
+from protocol.ports.service import LOCAL
 
 _HOLD = 30.0  # seconds that a question may be held while nothing changes
 _ALL = BuildQuery(limit=200)  # so many at once

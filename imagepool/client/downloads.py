@@ -13,8 +13,8 @@ from typing import IO
 
 from imagepool.client.trying import Trying
 from protocol.errors import Conflict, NotFound, Unavailable
-from protocol.model import Artifact
-from protocol.service import LOCAL, BuildService, ByteRange
+from protocol.model.build import Artifact
+from protocol.ports.service import LOCAL, BuildService, ByteRange
 
 Progress = Callable[[int, int], None]
 """Told bytes that are there, and bytes in all."""

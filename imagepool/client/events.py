@@ -4,7 +4,7 @@ from typing import TypeAlias
 
 from msgspec import Struct
 
-from protocol.model import Build
+from protocol.model.build import Build
 
 
 class Changed(Struct, frozen=True):

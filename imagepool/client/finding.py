@@ -3,11 +3,11 @@
 import asyncio
 import os
 
-from protocol.beacon import Beacon
 from protocol.errors import Unavailable
-from protocol.mdns import Mdns
-from protocol.settings import ProgramSettings
-from scheduler.discovery import urls
+from protocol.program.beacon import Beacon
+from protocol.program.mdns import Mdns
+from protocol.program.settings import ProgramSettings
+from scheduler.pool.discovery import urls
 
 URL = "IMAGEPOOL_URL"
 """The variable that says where the pool is."""

@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager
 from imagepool.client.events import LogPiece
 from imagepool.client.trying import Trying
 from protocol.errors import NotFound, Unavailable
-from protocol.model import Build, CommandStatus, Position, State
-from protocol.service import LOCAL, BuildService, OpenLog
+from protocol.model.build import Build, CommandStatus, Position, State
+from protocol.ports.service import LOCAL, BuildService, OpenLog
 
 _HOLD = 30.0
 """Seconds that a question may be held while nothing changes."""

@@ -13,10 +13,10 @@ from typing import Any, TypeAlias
 import msgspec
 
 from protocol import wire
-from protocol.api.specification import Specification, to_request
+from protocol.api.image_creator.specification import Specification, to_request
 from protocol.errors import Invalid
-from protocol.recipe import InputFile, Recipe, TextContent
-from protocol.request import BuildRequest, Order, Secrets
+from protocol.model.recipe import InputFile, Recipe, TextContent
+from protocol.model.request import BuildRequest, Order, Secrets
 
 Wanted: TypeAlias = Order | BuildRequest | Recipe | Mapping[str, Any]
 """What may be submitted. A mapping is what a build file has: with `recipe` an order of the native

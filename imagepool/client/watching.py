@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 
 from imagepool.client.events import Changed, Event, LogPiece
-from protocol.model import Build, State
+from protocol.model.build import Build, State
 
 _AHEAD = 16
 """Events that may wait for who watches; then the log is not read on."""

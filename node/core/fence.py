@@ -1,9 +1,9 @@
 """Whether a forward is taken, decided from what the node has seen of the build."""
 
 from protocol.errors import Conflict
-from protocol.messages import PATH_LIMIT
-from protocol.model import Build
-from protocol.request import Forward
+from protocol.model.build import Build
+from protocol.model.messages import PATH_LIMIT
+from protocol.model.request import Forward
 
 
 def admits(known: Build | None, forward: Forward) -> bool:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable
 
 _UNFIT = re.compile(r"[^A-Za-z0-9._-]+")
-_LONGEST = 128  # characters, as `protocol.recipe.FileName` has it
+_LONGEST = 128  # characters, as `protocol.model.recipe.FileName` has it
 _NAMELESS = "file"
 
 

@@ -2,9 +2,9 @@
 
 from msgspec import Struct
 
-from protocol.lifecycle import Event
-from protocol.model import NEVER_RAN, CommandStatus
-from protocol.recipe import (
+from protocol.model.build import NEVER_RAN, CommandStatus
+from protocol.model.lifecycle import Event
+from protocol.model.recipe import (
     ImageOutput,
     IsoOutput,
     NoOutput,

@@ -2,8 +2,8 @@
 
 import enum
 
-from protocol.model import Build, Stage
-from protocol.recipe import ImageOutput
+from protocol.model.build import Build, Stage
+from protocol.model.recipe import ImageOutput
 
 
 class Way(enum.Enum):

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable
 
-from protocol.after import lasts_until, record_lasts_until
-from protocol.model import Build
+from protocol.builds.after import lasts_until, record_lasts_until
+from protocol.model.build import Build
 
 
 def expired(builds: Iterable[Build], now: float, keep: float) -> tuple[str, ...]:

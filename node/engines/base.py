@@ -2,8 +2,8 @@
 
 An engine starts one container for one attempt of a build, waits for its end, kills and removes it,
 and says which images it has, obtains and makes them. It knows nothing of builds: what runs inside
-the container, and how its progress is read, is decided in `node/workfolder.py`. Its errors are in
-`node/engines/errors.py`. To add an engine: one module beside this one, one line in
+the container, and how its progress is read, is decided in `node/files/workfolder.py`. Its errors
+are in `node/engines/errors.py`. To add an engine: one module beside this one, one line in
 `node/engines/__init__.py`, and the contract suites in `tests/node/test_engine_contract.py` and
 `test_image_contract.py` run against it.
 """
@@ -16,7 +16,7 @@ from typing import Protocol
 import msgspec
 
 from node.engines.errors import Interrupt
-from protocol.model import Usage
+from protocol.model.build import Usage
 
 
 class Mount(msgspec.Struct, frozen=True):

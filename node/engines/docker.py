@@ -12,7 +12,7 @@ from node.engines.docker_config import container_config
 from node.engines.docker_connection import Connection, Unanswered
 from node.engines.docker_images import DockerImages
 from node.engines.errors import ContainerRefused, EngineDown, EngineError, NameTaken
-from protocol.model import Usage
+from protocol.model.build import Usage
 
 _PAUSE = 0.25  # seconds between attempts to reach it again
 _STATES = {

@@ -9,7 +9,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from protocol.model import Usage
+from protocol.model.build import Usage
 
 _ROOT = Path("/sys/fs/cgroup")
 _PROCESSES = Path("/proc")

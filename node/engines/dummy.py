@@ -22,12 +22,12 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from node.core.plan import IN, PLAN, decode_plan
 from node.engines.base import Container, ContainerSpec, ContainerState, EngineInfo, Exit
 from node.engines.dummy_images import DummyImages, require_image
 from node.engines.errors import ContainerRefused, EngineDown, EngineError, NameTaken
 from node.engines.player import Player
-from node.plan import IN, PLAN, decode_plan
-from protocol.model import Usage
+from protocol.model.build import Usage
 
 JOURNAL = "engine.journal"
 _LABEL = "imagepool"  # prefix of the labels that the journal tells

@@ -12,7 +12,7 @@ Errors::
     │   └── NameTaken        a container of this name exists already
     └── Interrupted          whoever asked for it did not want it any more
 
-What each means for a build is decided in `node/faults.py`.
+What each means for a build is decided in `node/attempt/faults.py`.
 """
 
 import threading

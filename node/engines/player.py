@@ -1,8 +1,8 @@
 """Plays a plan in a thread: the text of each command is a script of its own.
 
-It writes the files that the supervisor would (`node/workfolder.py`), so that nothing outside can
-tell the two apart. Lines that it knows, each from its first column on; all other lines do nothing,
-so that any build runs::
+It writes the files that the supervisor would (`node/files/workfolder.py`), so that nothing outside
+can tell the two apart. Lines that it knows, each from its first column on; all other lines do
+nothing, so that any build runs::
 
     sleep SECONDS     print TEXT     exit CODE     hang
     bytes N           N random bytes of output
@@ -23,9 +23,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
-from node.engines.base import ContainerSpec, Exit
-from node.engines.results import RESULT, Results
-from node.plan import (
+from node.core.plan import (
     NEVER_RAN,
     OUT,
     Plan,
@@ -34,6 +32,8 @@ from node.plan import (
     format_exit,
     format_progress,
 )
+from node.engines.base import ContainerSpec, Exit
+from node.engines.results import RESULT, Results
 
 _LINE = re.compile(
     r"(sleep) +([0-9]{1,9}(?:\.[0-9]*)?)\s*"

@@ -13,7 +13,7 @@ import select
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
-from node.plan import IN, OUT, OUTBOX, Plan, format_names
+from node.core.plan import IN, OUT, OUTBOX, Plan, format_names
 
 RESULT = "image.iso"
 """What every played image is called."""

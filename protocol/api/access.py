@@ -11,7 +11,7 @@ import re
 from tornado.httputil import HTTPServerRequest
 
 from protocol.errors import Denied, Invalid
-from protocol.service import Caller, Role
+from protocol.ports.service import Caller, Role
 
 
 class Permission(enum.Enum):

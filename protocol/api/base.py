@@ -16,14 +16,15 @@ from urllib.parse import urlsplit
 from tornado import web
 from tornado.iostream import StreamClosedError
 
-from protocol import idempotency, wire
+from protocol import wire
 from protocol.api import access
 from protocol.api.negotiation import preferred
 from protocol.api.operation import check_arguments
 from protocol.api.problems import STATUS, problem, translated
 from protocol.api.route import Context, Route
 from protocol.errors import Busy, Invalid, PoolError, TooLarge, Unsatisfiable
-from protocol.service import Caller
+from protocol.model import idempotency
+from protocol.ports.service import Caller
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

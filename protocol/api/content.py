@@ -11,13 +11,13 @@ from urllib.parse import quote
 from tornado.httputil import HTTPServerRequest
 from tornado.iostream import IOStream, SSLIOStream, StreamClosedError
 
-from protocol import splice
 from protocol.api.base import Handler
 from protocol.api.parts import send_parts
 from protocol.errors import Unavailable
-from protocol.model import Artifact
-from protocol.service import ByteRange, ByteStream, OpenArtifact
-from protocol.streams import NoBytes, PartedStream
+from protocol.model.build import Artifact
+from protocol.ports.service import ByteRange, ByteStream, OpenArtifact
+from protocol.transfer import splice
+from protocol.transfer.streams import NoBytes, PartedStream
 
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 _RESET = struct.pack("ii", 1, 0)  # linger, but for no time: what is not sent yet is dropped

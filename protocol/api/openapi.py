@@ -16,7 +16,7 @@ from protocol.api.access import Permission
 from protocol.api.base import Handler
 from protocol.api.operation import BOTH, Answer, Argument, Operation, answered
 from protocol.api.route import Route
-from protocol.messages import Problem
+from protocol.model.messages import Problem
 
 PATH = "/api/v1/openapi.json"
 

@@ -6,10 +6,10 @@ from contextlib import aclosing
 
 from tornado.iostream import IOStream, StreamClosedError
 
-from protocol import splice
 from protocol.api.base import Handler
-from protocol.splice import Source
-from protocol.streams import PartedStream
+from protocol.transfer import splice
+from protocol.transfer.splice import Source
+from protocol.transfer.streams import PartedStream
 
 
 async def send_parts(handler: Handler, client: IOStream, stream: PartedStream) -> None:

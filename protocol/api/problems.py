@@ -22,7 +22,7 @@ from protocol.errors import (
     Unsatisfiable,
     Unsupported,
 )
-from protocol.messages import Problem
+from protocol.model.messages import Problem
 
 log = logging.getLogger(__name__)
 

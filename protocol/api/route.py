@@ -9,7 +9,7 @@ import msgspec
 
 from protocol.api.access import Permission
 from protocol.api.operation import Operation
-from protocol.service import BuildService
+from protocol.ports.service import BuildService
 
 if TYPE_CHECKING:
     from protocol.api.base import Handler

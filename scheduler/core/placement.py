@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from msgspec import Struct
 
-from protocol.messages import Refusal, Report
-from protocol.model import Build, image_of
+from protocol.model.build import Build, image_of
+from protocol.model.messages import Refusal, Report
 from scheduler.core.plain import PLAIN, beyond
 
 

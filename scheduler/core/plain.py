@@ -9,9 +9,9 @@ import enum
 
 from msgspec import Struct
 
-from protocol.model import Artifact
-from protocol.recipe import Command, ImageBase, IsoOutput
-from protocol.request import BuildRequest, Needs
+from protocol.model.build import Artifact
+from protocol.model.recipe import Command, ImageBase, IsoOutput
+from protocol.model.request import BuildRequest, Needs
 
 PLAIN = "plain"
 """The `kind` of such a node on the roster."""

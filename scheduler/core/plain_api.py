@@ -12,10 +12,10 @@ from msgspec import Meta, Struct
 from msgspec.structs import replace
 
 from protocol.errors import Invalid
-from protocol.lifecycle import Event
-from protocol.model import Build, CommandStatus, Stage, Step, made_at
-from protocol.recipe import ImageBase
-from protocol.request import BuildRequest
+from protocol.model.build import Build, CommandStatus, Stage, Step, made_at
+from protocol.model.lifecycle import Event
+from protocol.model.recipe import ImageBase
+from protocol.model.request import BuildRequest
 from scheduler.core.plain import PlainAttempt
 
 REDIRECT = "http://imagepool.invalid/built"

@@ -29,7 +29,7 @@ from heapq import heapify, heappop, heapreplace
 
 from msgspec import Struct, field
 
-from protocol.model import Build
+from protocol.model.build import Build
 
 LIFT = 600.0
 """Seconds of waiting that weigh as much as one step of priority."""

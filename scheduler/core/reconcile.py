@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping
 
 from msgspec import Struct
 
-from protocol.messages import Report
-from protocol.model import Build, Result, Stage
+from protocol.model.build import Build, Result, Stage
+from protocol.model.messages import Report
 
 
 class Follow(Struct, frozen=True):

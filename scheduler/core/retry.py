@@ -4,9 +4,9 @@ Only failures of the pool are tried again. A failed command is the user's result
 stream is never tried again: somebody may have read it, and cannot be told to forget that.
 """
 
-from protocol.lifecycle import ENDINGS, Event
-from protocol.model import NEVER_RAN, Build, Result
-from protocol.recipe import StreamOutput
+from protocol.model.build import NEVER_RAN, Build, Result
+from protocol.model.lifecycle import ENDINGS, Event
+from protocol.model.recipe import StreamOutput
 
 STREAMED = "it is not tried again: its output had begun to be served"
 

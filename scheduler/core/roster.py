@@ -5,7 +5,7 @@ answered, never stored.
 from msgspec import Struct
 from msgspec.structs import replace
 
-from protocol.messages import API_VERSION, Report
+from protocol.model.messages import API_VERSION, Report
 from scheduler.core.known import KnownNode
 
 REMEMBERED = "remembered"

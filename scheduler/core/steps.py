@@ -6,9 +6,9 @@ the record itself. Nothing else changes a record.
 
 from msgspec.structs import replace
 
-from protocol.lifecycle import Event, advance, events_between, may
-from protocol.messages import Forwarded
-from protocol.model import Build, NodeReference, Result, Stage, made_at
+from protocol.model.build import Build, NodeReference, Result, Stage, made_at
+from protocol.model.lifecycle import Event, advance, events_between, may
+from protocol.model.messages import Forwarded
 from scheduler.core import retry
 
 

@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from protocol.errands import Errands
+from protocol.concurrency.errands import Errands
 from scheduler.core.plain import PlainAttempt
 from scheduler.stores.base import Store
 

@@ -20,7 +20,7 @@ from protocol.errors import (
     PoolError,
     Unavailable,
 )
-from protocol.exchange import read, session, unavailable
+from protocol.remote.exchange import read, session, unavailable
 
 T = TypeVar("T")
 

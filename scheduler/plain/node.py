@@ -25,11 +25,11 @@ from protocol.errors import (
     Unavailable,
     Unreachable,
 )
-from protocol.messages import API_VERSION, Acknowledgement, Report
-from protocol.model import Build, Position, Stage
-from protocol.request import BuildRequest, Forward, Secrets
-from protocol.service import ByteRange, ByteStream, Caller, OpenArtifact, OpenLog
-from protocol.streams import no_log
+from protocol.model.build import Build, Position, Stage
+from protocol.model.messages import API_VERSION, Acknowledgement, Report
+from protocol.model.request import BuildRequest, Forward, Secrets
+from protocol.ports.service import ByteRange, ByteStream, Caller, OpenArtifact, OpenLog
+from protocol.transfer.streams import no_log
 from scheduler.config import SchedulerSettings
 from scheduler.core.plain import LACKS, PLAIN, Phase, PlainAttempt, beyond
 from scheduler.core.plain_api import ServerDocument, on_node, specification, status_url

@@ -7,10 +7,10 @@ import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from protocol.errors import NotFound, Unavailable, Unsatisfiable
-from protocol.exchange import number
-from protocol.response import ResponseStream
-from protocol.service import ByteRange, ByteStream, OpenArtifact
-from protocol.streams import Slice
+from protocol.ports.service import ByteRange, ByteStream, OpenArtifact
+from protocol.remote.exchange import number
+from protocol.remote.response import ResponseStream
+from protocol.transfer.streams import Slice
 from scheduler.core.plain import PlainAttempt
 from scheduler.plain.exchange import PlainExchange
 

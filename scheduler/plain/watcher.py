@@ -12,11 +12,11 @@ import time
 from msgspec import Struct
 from msgspec.structs import replace
 
+from protocol.concurrency.watch import Watch
 from protocol.errors import Invalid, NotFound, PoolError, Unavailable
-from protocol.lifecycle import RESULTS
-from protocol.model import Artifact, Build, Result, Stage
-from protocol.response import ResponseStream
-from protocol.watch import Watch
+from protocol.model.build import Artifact, Build, Result, Stage
+from protocol.model.lifecycle import RESULTS
+from protocol.remote.response import ResponseStream
 from scheduler.core.plain import Phase, PlainAttempt
 from scheduler.core.plain_api import (
     BuildDocument,

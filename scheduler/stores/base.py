@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from protocol.errors import Conflict
-from protocol.record import Record
+from protocol.model.record import Record
 from scheduler.core.known import KnownNode
 from scheduler.core.plain import PlainAttempt
 

@@ -4,7 +4,7 @@ import secrets
 from collections.abc import Sequence
 
 from protocol.errors import Unavailable
-from protocol.record import Record
+from protocol.model.record import Record
 from scheduler.core.known import KnownNode
 from scheduler.core.plain import PlainAttempt
 from scheduler.stores.base import Stale

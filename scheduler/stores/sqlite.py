@@ -16,11 +16,11 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from protocol.database import Database
-from protocol.database_file import apart, joined
 from protocol.errors import Conflict, Invalid
-from protocol.record import Record
-from protocol.request import BuildRequest
+from protocol.model.record import Record
+from protocol.model.request import BuildRequest
+from protocol.storage.database import Database
+from protocol.storage.database_file import apart, joined
 from scheduler.core.known import KnownNode
 from scheduler.core.plain import PlainAttempt
 from scheduler.stores.base import Stale

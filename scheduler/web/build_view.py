@@ -4,7 +4,7 @@ from urllib.parse import quote
 
 from msgspec import Struct
 
-from protocol.model import Build, Result, Stage, State
+from protocol.model.build import Build, Result, Stage, State
 from scheduler.web import words
 from scheduler.web.pieces import Folded, Link, Reason, folded, reason, status_link
 

@@ -20,9 +20,9 @@ from protocol.api.base import Handler
 from protocol.api.negotiation import preferred
 from protocol.api.route import Route
 from protocol.errors import NotFound, Unavailable
-from protocol.messages import BuildQuery
-from protocol.model import Build
-from scheduler.nodes_api import RosterHandler
+from protocol.model.build import Build
+from protocol.model.messages import BuildQuery
+from scheduler.roster.nodes_api import RosterHandler
 from scheduler.web import words
 from scheduler.web.view import PageView, page_view
 

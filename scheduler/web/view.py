@@ -10,8 +10,8 @@ import shlex
 
 from msgspec import Struct
 
-from protocol.messages import Roster, RosterEntry
-from protocol.model import Build
+from protocol.model.build import Build
+from protocol.model.messages import Roster, RosterEntry
 from scheduler.web import words
 from scheduler.web.build_view import BuildView, build_view
 from scheduler.web.pieces import (

@@ -11,7 +11,7 @@ from tornado.web import Application
 
 from node.app import Node
 from node.config import NodeSettings
-from protocol import identity
+from protocol.program import identity
 
 
 @pytest.fixture

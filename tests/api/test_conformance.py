@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from protocol.recipe import IsoOutput
-from protocol.service import LOCAL
+from protocol.model.recipe import IsoOutput
+from protocol.ports.service import LOCAL
 from tests.programs import a_node, a_scheduler, ended, ready, request
 
 HERE = Path(__file__).parent

@@ -11,12 +11,12 @@ from prometheus_client.openmetrics.parser import (
 from prometheus_client.parser import text_string_to_metric_families as parsed_text
 from tornado.web import Application
 
-from protocol.api import health
 from protocol.api.access import Permission
 from protocol.api.base import Handler
 from protocol.api.mount import application
 from protocol.api.route import ApiSettings, Context, Route
-from protocol.metrics import Metrics, Program, ProgramHealth
+from protocol.program import health
+from protocol.program.metrics import Metrics, Program, ProgramHealth
 from tests.api.test_image_creator import Api
 
 pytestmark = pytest.mark.gen_test
@@ -103,7 +103,7 @@ async def test_a_check_that_hangs_is_a_problem_and_is_begun_once(
     api, checks, monkeypatch, caplog
 ) -> None:
     """However many ask meanwhile; when it ends, its word counts again."""
-    monkeypatch.setattr("protocol.metrics._PATIENCE", 0.05)
+    monkeypatch.setattr("protocol.program.metrics._PATIENCE", 0.05)
     begun, answered = [], asyncio.Event()
 
     async def disk() -> str:

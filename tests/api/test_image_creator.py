@@ -14,7 +14,7 @@ import pytest
 from tornado.httpclient import HTTPResponse
 
 from node.config import NodeSettings
-from protocol.api.specification import redirect_to
+from protocol.api.image_creator.specification import redirect_to
 
 BUILD_ISO: dict[str, Any] = {
     "redirect": "http://localhost/",
@@ -93,7 +93,7 @@ def refusal(response: HTTPResponse, code: int, field: str) -> dict[str, Any]:
 
 def test_base_image_is_locally_configurable() -> None:
     """Base image is locally configurable: `BASE_IMAGE = "codersos/linux-image-creator"`."""
-    from protocol.settings import load
+    from protocol.program.settings import load
 
     assert NodeSettings().base_image == "codersos/linux-image-creator"
     assert load(NodeSettings, "node", environment={"BASE_IMAGE": "a/b"}).base_image == "a/b"
@@ -263,7 +263,7 @@ async def test_source(api) -> None:
     with zipfile.ZipFile(io.BytesIO(response.body)) as archive:
         names = archive.namelist()
         assert archive.testzip() is None
-    for expected in ("imagepool/__main__.py", "node/supervisor.sh", "scheduler/app.py"):
+    for expected in ("imagepool/__main__.py", "node/files/supervisor.sh", "scheduler/app.py"):
         assert expected in names
     assert not [name for name in names if name.endswith((".pem", ".pyc", "lock"))]
 

@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 import pytest
 from msgspec import Struct
 
-from protocol.model import Build
-from protocol.service import LOCAL
-from protocol.splice import SMALLEST
+from protocol.model.build import Build
+from protocol.ports.service import LOCAL
+from protocol.transfer.splice import SMALLEST
 from tests.programs import a_node, a_scheduler, ended, log_of, ready, request, until
 
 pytestmark = pytest.mark.gen_test(timeout=60)

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from protocol.recipe import IsoOutput
-from protocol.service import LOCAL
+from protocol.model.recipe import IsoOutput
+from protocol.ports.service import LOCAL
 from tests.api.test_image_creator import Api
 from tests.programs import a_node, a_scheduler, ended, ready, request
 

@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 from msgspec.structs import replace
 
-from protocol.api import events as events_api
-from protocol.model import Stage
-from protocol.service import LOCAL
-from scheduler.node_feed import RosterFeed
+from protocol.api.native import events as events_api
+from protocol.model.build import Stage
+from protocol.ports.service import LOCAL
+from scheduler.roster.node_feed import RosterFeed
 from tests.api.test_image_creator import Api, refusal
 from tests.api.test_native_log import Event, events
 from tests.programs import a_node, a_scheduler, ended, ready, request, until

@@ -11,10 +11,11 @@ import pytest
 from msgspec import Struct
 from msgspec.structs import replace
 
-from protocol.api import log, sse
+from protocol.api import sse
+from protocol.api.native import log
 from protocol.errors import Unavailable
-from protocol.model import Position, Stage, State
-from protocol.service import LOCAL, OpenLog
+from protocol.model.build import Position, Stage, State
+from protocol.ports.service import LOCAL, OpenLog
 from tests.api.test_image_creator import Api, refusal
 from tests.programs import Program, a_node, a_scheduler, ended, ready, request, until
 

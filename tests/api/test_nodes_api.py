@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from protocol.errors import Unavailable
-from protocol.messages import Registration
-from protocol.request import Needs
-from protocol.service import LOCAL
+from protocol.model.messages import Registration
+from protocol.model.request import Needs
+from protocol.ports.service import LOCAL
 from tests.api.test_image_creator import Api, refusal
 from tests.programs import a_node, a_scheduler, ended, ready, request, roster_until, until
 

@@ -18,14 +18,15 @@ from msgspec import Struct
 from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 
-from protocol import splice, wire
-from protocol.api import native
+from protocol import wire
 from protocol.api.mount import application
+from protocol.api.native import builds as native
 from protocol.api.route import ApiSettings, Context
-from protocol.client import HttpService
-from protocol.model import Artifact
-from protocol.recipe import IsoOutput
-from protocol.service import LOCAL
+from protocol.model.build import Artifact
+from protocol.model.recipe import IsoOutput
+from protocol.ports.service import LOCAL
+from protocol.remote.client import HttpService
+from protocol.transfer import splice
 from tests.programs import a_node, a_scheduler, ended, ready, request
 
 SIZE = 9_000_001

@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 
 from protocol.errors import PoolError, Unavailable
-from protocol.service import LOCAL
+from protocol.ports.service import LOCAL
 from tests.programs import Program, a_node, ended
 from tests.streams import digest_of
 

@@ -1,4 +1,6 @@
-"""The architecture, kept by tests: which package may import which, and that the core is pure."""
+"""The architecture, kept by tests: which package may import which, in which order what lies in it
+builds on each other, and that the core is pure.
+"""
 
 import ast
 from collections.abc import Iterator
@@ -16,28 +18,60 @@ FORBIDDEN = {
 }
 """Package -> packages that it never imports: imports run one way."""
 
+ORDER = {
+    "protocol": (
+        "errors",
+        "wording",
+        "wire",
+        "model",
+        "ports",
+        "concurrency",
+        "transfer",
+        "storage",
+        "api",
+        "remote",
+        "program",
+        "builds",
+    ),
+    "node": (
+        "core",
+        "config",
+        "records",
+        "engines",
+        "files",
+        "container",
+        "inputs",
+        "outputs",
+        "attempt",
+    ),
+    "scheduler": (
+        "core",
+        "config",
+        "stores",
+        "ledger",
+        "plain",
+        "pool",
+        "dispatch",
+        "roster",
+    ),
+}
+"""Package -> what lies in it, packages and modules: each imports only from itself and from those
+before it. What is not named comes after all that is.
+"""
+
 PURE = (
-    "protocol/model.py",
-    "protocol/recipe.py",
-    "protocol/request.py",
-    "protocol/blobs.py",
-    "protocol/record.py",
-    "protocol/after.py",
-    "protocol/references.py",
-    "protocol/catalog.py",
-    "protocol/order.py",
-    "protocol/lifecycle.py",
-    "protocol/messages.py",
+    "protocol/api/image_creator/specification.py",
+    "protocol/builds/after.py",
+    "protocol/builds/catalog.py",
+    "protocol/builds/order.py",
+    "protocol/errors.py",
+    "protocol/model",
+    "protocol/ports",
+    "protocol/program/beacon.py",
     "protocol/wire.py",
     "protocol/wording.py",
-    "protocol/beacon.py",
-    "protocol/errors.py",
-    "protocol/service.py",
-    "protocol/checks.py",
-    "protocol/notice_rules.py",
-    "protocol/api/specification.py",
-    "scheduler/core",
     "node/core",
+    "scheduler/core",
 )
 """Modules, and folders of modules, that do no I/O, keep no time and draw no lots."""
 
@@ -59,15 +93,21 @@ IMPURE = {
     "zeroconf",
 }
 
+API = "protocol.api"
 FAMILIES = ("native", "image_creator")
-"""API families: none imports another, a store or an engine."""
+"""API families, packages in `API`: none imports another, and what they share imports none."""
 
 
 def modules(*places: str) -> Iterator[Path]:
-    """The Python files in these places, relative to the root."""
+    """The Python files in these places."""
     for place in places:
         path = ROOT / place
         yield from sorted(path.rglob("*.py")) if path.is_dir() else [path]
+
+
+def name_of(path: Path) -> str:
+    """A module's dotted name."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
 def imports(path: Path) -> Iterator[tuple[int, str]]:
@@ -88,6 +128,39 @@ def wrong_direction(path: Path, package: str) -> list[str]:
     ]
 
 
+def out_of_order(path: Path, module: str) -> list[str]:
+    """Imports of a module, by its dotted name, of what comes after it in its package."""
+    return [
+        f"{path}:{line} imports {name}, which comes after it"
+        for line, name in imports(path)
+        if name.split(".")[0] == module.split(".")[0] and _place(name) > _place(module)
+    ]
+
+
+def _place(name: str) -> int:
+    """How many come before it in its package; none before what is no module, as VERSION is."""
+    package, part, *_ = (*name.split("."), "")
+    order, path = ORDER[package], ROOT / package / part
+    if not (part and (path.is_dir() or path.with_suffix(".py").exists())):
+        return 0
+    return order.index(part) if part in order else len(order)
+
+
+def of_families(path: Path, module: str) -> list[str]:
+    """Imports of a module in `API`, by its dotted name, of families that it is not of."""
+    others = [f"{API}.{family}" for family in FAMILIES]
+    return [
+        f"{path}:{line} imports {name}"
+        for line, name in imports(path)
+        for other in others
+        if _is_in(name, other) and not _is_in(module, other)
+    ]
+
+
+def _is_in(name: str, package: str) -> bool:
+    return name == package or name.startswith(f"{package}.")
+
+
 def impure(path: Path) -> list[str]:
     """Imports of a pure module that do I/O, keep time or draw lots, themselves or one step
     further.
@@ -103,10 +176,8 @@ def impure(path: Path) -> list[str]:
 
 
 def _is_pure(name: str) -> bool:
-    path = name.replace(".", "/")
-    return any(path.startswith(pure.removesuffix(".py")) for pure in PURE) or name in (
-        "protocol.VERSION",
-    )
+    pure = [place.removesuffix(".py").replace("/", ".") for place in PURE]
+    return name == "protocol.VERSION" or any(_is_in(name, place) for place in pure)
 
 
 @pytest.mark.parametrize("package", sorted(FORBIDDEN))
@@ -114,6 +185,15 @@ def test_imports_run_one_way(package: str) -> None:
     """protocol <- node, protocol <- scheduler, all <- imagepool; node and scheduler never meet."""
     found = [line for path in modules(package) for line in wrong_direction(path, package)]
     assert not found
+
+
+@pytest.mark.parametrize("package", sorted(ORDER))
+def test_what_lies_in_a_package_is_in_order(package: str) -> None:
+    """Each imports only from itself and from those before it; each that is named is there."""
+    found = [line for path in modules(package) for line in out_of_order(path, name_of(path))]
+    assert not found
+    there = {path.stem if path.is_file() else path.name for path in (ROOT / package).iterdir()}
+    assert not set(ORDER[package]) - there
 
 
 def test_the_core_is_pure() -> None:
@@ -134,12 +214,11 @@ def test_nothing_imports_a_composition_root_but_the_command_line() -> None:
     assert not found
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_a_family_imports_no_other_family(family: str) -> None:
-    """An API family is a translation over the build service."""
-    others = tuple(f"protocol.api.{other}" for other in FAMILIES if other != family)
-    path = ROOT / "protocol" / "api" / f"{family}.py"
-    assert not [name for _, name in imports(path) if name.startswith(others)]
+def test_a_family_imports_no_other_family() -> None:
+    """An API family is a translation over the build service, and what families share knows none."""
+    assert all((ROOT / API.replace(".", "/") / family).is_dir() for family in FAMILIES)
+    places = modules(API.replace(".", "/"))
+    assert not [line for path in places for line in of_families(path, name_of(path))]
 
 
 def test_a_forbidden_import_is_seen(tmp_path: Path) -> None:
@@ -148,5 +227,20 @@ def test_a_forbidden_import_is_seen(tmp_path: Path) -> None:
     path.write_text("def f():\n    from node.config import NodeSettings\n    import time\n")
     assert wrong_direction(path, "scheduler") == [f"{path}:2 imports node.config.NodeSettings"]
     assert impure(path)[-1] == f"{path}:3 imports time"
-    path.write_text("from protocol.client import HttpService\n")
+    assert out_of_order(path, "node.core.plan")
+    assert not out_of_order(path, "node.engines.docker")
+    path.write_text("from protocol.remote.client import HttpService\n")
     assert "not pure" in impure(path)[0]
+    assert out_of_order(path, "protocol.model.build") == [
+        f"{path}:1 imports protocol.remote.client.HttpService, which comes after it"
+    ]
+    path.write_text("from protocol import VERSION, program\n")
+    assert len(out_of_order(path, "protocol.api.base")) == 1
+    assert not out_of_order(path, "protocol.builds.notices")
+    path.write_text("def f():\n    from node import service\n")
+    assert len(out_of_order(path, "node.attempt.builder")) == 1
+    assert not out_of_order(path, "node.app")
+    path.write_text("from protocol.api.native.views import view\n")
+    assert len(of_families(path, "protocol.api.base")) == 1
+    assert len(of_families(path, "protocol.api.image_creator.handlers")) == 1
+    assert not of_families(path, "protocol.api.native.builds")

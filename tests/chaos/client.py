@@ -9,12 +9,12 @@ from collections.abc import Awaitable, Callable, Collection
 from functools import partial
 from typing import TypeVar
 
-from protocol.client import HttpService
 from protocol.errors import Busy, Unavailable
-from protocol.messages import BuildQuery, Roster
-from protocol.model import Build, State
-from protocol.request import BuildRequest
-from protocol.service import LOCAL, Caller
+from protocol.model.build import Build, State
+from protocol.model.messages import BuildQuery, Roster
+from protocol.model.request import BuildRequest
+from protocol.ports.service import LOCAL, Caller
+from protocol.remote.client import HttpService
 
 T = TypeVar("T")
 

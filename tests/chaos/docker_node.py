@@ -20,12 +20,12 @@ import msgspec
 from msgspec.structs import replace
 
 from node.records import Kept
-from protocol.client import HttpService
-from protocol.identity import load
-from protocol.model import Build, Result, Stage
-from protocol.recipe import IsoOutput
-from protocol.request import BuildRequest, Needs
-from protocol.service import LOCAL
+from protocol.model.build import Build, Result, Stage
+from protocol.model.recipe import IsoOutput
+from protocol.model.request import BuildRequest, Needs
+from protocol.ports.service import LOCAL
+from protocol.program.identity import load
+from protocol.remote.client import HttpService
 from tests.chaos.killed_at import Moment
 from tests.programs import log_of, request
 from tests.programs import until as build_until

@@ -9,11 +9,11 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from node.core.plan import Plan, Verdict
 from node.engines.base import Container, ContainerSpec, ContainerState, EngineInfo, Exit
 from node.engines.errors import EngineDown, NameTaken
-from node.plan import Plan, Verdict
 from node.records import Kept
-from protocol.model import Artifact, Usage
+from protocol.model.build import Artifact, Usage
 from tests.chaos.machine_loop import LIFE
 
 
@@ -246,7 +246,7 @@ def artifact_mark(node: str, build: str, attempt: object) -> str:
 
 
 def remove_folder(place: Place) -> None:
-    """See node/workfolder.py."""
+    """See node/files/workfolder.py."""
     place.machine.folders.pop(place.name, None)
 
 

@@ -8,15 +8,15 @@ from msgspec.structs import replace
 from node import runner
 from node import service as node_service
 from node.core.resume import Way
-from protocol.messages import Acknowledgement, Report
-from protocol.model import Build, Stage
-from protocol.request import Forward
-from scheduler import following
-from scheduler.attempts import Attempts
+from protocol.model.build import Build, Stage
+from protocol.model.messages import Acknowledgement, Report
+from protocol.model.request import Forward
 from scheduler.core import reconcile as reconciling
 from scheduler.core import steps
 from scheduler.core.reconcile import Action, Adopt, Cancel, Resend
-from scheduler.following import Follower
+from scheduler.dispatch import following
+from scheduler.dispatch.attempts import Attempts
+from scheduler.dispatch.following import Follower
 from scheduler.ledger import Ledger
 
 _reconcile, _followed = reconciling.reconcile, steps.followed

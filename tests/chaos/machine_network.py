@@ -11,8 +11,8 @@ from functools import partial
 from typing import Any
 
 from protocol.errors import PoolError, Unavailable, Unreachable
-from protocol.messages import Report
-from protocol.service import Caller
+from protocol.model.messages import Report
+from protocol.ports.service import Caller
 from tests.chaos.machine_loop import LIFE, Life
 
 _LATE = 12  # requests whose senders gave up, or had their answer, that may still arrive

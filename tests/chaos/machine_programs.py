@@ -16,9 +16,9 @@ from node.app import Node
 from node.config import NodeSettings
 from node.records import Kept
 from protocol.errors import PoolError
-from protocol.identity import Identity
-from protocol.messages import Report
-from protocol.record import Record
+from protocol.model.messages import Report
+from protocol.model.record import Record
+from protocol.program.identity import Identity
 from scheduler import app as scheduler_app
 from scheduler.app import Scheduler
 from scheduler.config import SchedulerSettings

@@ -5,7 +5,7 @@ and messages that arrive one by one.
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from protocol.model import Build
+from protocol.model.build import Build
 from tests.chaos.machine_network import Call
 from tests.chaos.machine_world import World
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
-from protocol.messages import Report
-from protocol.model import Build, Result, Stage
-from protocol.record import Record
+from protocol.model.build import Build, Result, Stage
+from protocol.model.messages import Report
+from protocol.model.record import Record
 from scheduler.app import Scheduler
 from tests.chaos.machine_engine import Box, End, Machine, artifact_mark
 from tests.chaos.machine_network import Call

@@ -6,11 +6,11 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from protocol.messages import Report
-from protocol.model import Stage
-from protocol.recipe import Command, Recipe
-from protocol.request import BuildRequest
-from protocol.service import Caller
+from protocol.model.build import Stage
+from protocol.model.messages import Report
+from protocol.model.recipe import Command, Recipe
+from protocol.model.request import BuildRequest
+from protocol.ports.service import Caller
 from tests.chaos.machine_engine import End, Machine
 from tests.chaos.machine_loop import LIFE, Life, StillLoop, replaced
 from tests.chaos.machine_network import Network, Wire

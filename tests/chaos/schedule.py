@@ -9,7 +9,7 @@ import random
 
 from msgspec import Struct
 
-from protocol.model import Result
+from protocol.model.build import Result
 
 SCHEDULER = "scheduler"
 OWNERS = ("alice", "bob", "carol")

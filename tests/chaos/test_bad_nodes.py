@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from protocol import wire
-from protocol.messages import Problem, RosterEntry
-from protocol.model import Build, Result
+from protocol.model.build import Build, Result
+from protocol.model.messages import Problem, RosterEntry
 from tests.chaos.client import Client
 from tests.chaos.journal import plays
 from tests.chaos.local import Program, a_node, a_scheduler, begin_all, end_all, free_port

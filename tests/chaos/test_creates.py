@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from protocol.model import Build, Result, State
+from protocol.model.build import Build, Result, State
 from tests.chaos.client import Client
 from tests.chaos.journal import ends, plays, starts
 from tests.chaos.local import Program, a_node, a_scheduler, begin_all, end_all, free_port

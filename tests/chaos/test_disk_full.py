@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from msgspec import Struct
 
-from protocol.client import HttpService
-from protocol.model import Build, Result, Stage
-from protocol.recipe import OutboxOutput
-from protocol.service import LOCAL
+from protocol.model.build import Build, Result, Stage
+from protocol.model.recipe import OutboxOutput
+from protocol.ports.service import LOCAL
+from protocol.remote.client import HttpService
 from tests.chaos.docker_node import (
     SCRIPT,
     DockerNode,

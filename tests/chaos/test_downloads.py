@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from protocol.model import Artifact, Result
-from protocol.recipe import IsoOutput
-from protocol.splice import SMALLEST
+from protocol.model.build import Artifact, Result
+from protocol.model.recipe import IsoOutput
+from protocol.transfer.splice import SMALLEST
 from tests.chaos.wire import SCALED, Answer, Fetch, Wire, fetched, stopped
 from tests.figures import Figures
 from tests.system.lan import Lan, a_lan

@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from protocol.messages import Roster
-from protocol.model import Build, Result
+from protocol.model.build import Build, Result
+from protocol.model.messages import Roster
 from tests.chaos.wire import SCALED, events, page, runs, shows, starts, stopped
 from tests.figures import Figures
 from tests.system.lan import Lan

@@ -12,10 +12,10 @@ from uuid import uuid4
 import pytest
 from msgspec import Struct
 
-from protocol.client import HttpService
-from protocol.model import Build, Result
-from protocol.request import BuildRequest, Needs
-from protocol.service import LOCAL
+from protocol.model.build import Build, Result
+from protocol.model.request import BuildRequest, Needs
+from protocol.ports.service import LOCAL
+from protocol.remote.client import HttpService
 from tests.chaos.docker_node import (
     SCRIPT,
     DockerNode,
@@ -128,7 +128,7 @@ class TestAnEngineThatKeepsItsContainers:
     @pytest.mark.parametrize("back", ["at once", "later"])
     @pytest.mark.parametrize(
         "step",
-        ["node.engines.docker:DockerEngine.wait", "node.untrusted:check_taken"],
+        ["node.engines.docker:DockerEngine.wait", "node.files.untrusted:check_taken"],
         ids=["container ended", "artifact taken"],
     )
     async def test_when_the_container_has_ended(self, pool: Pool, step: str, back: str) -> None:

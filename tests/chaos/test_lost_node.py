@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from protocol.model import Build, Result
+from protocol.model.build import Build, Result
 from tests.chaos.wire import SCALED, events, journal, page, runs, shows, starts, stopped
 from tests.figures import Figures
 from tests.system.lan import Lan

@@ -14,12 +14,12 @@ import aiohttp
 import pytest
 from msgspec import Struct
 
-from protocol.client import HttpService
 from protocol.errors import NotFound
-from protocol.model import Build, Result, State
-from protocol.recipe import IsoOutput
-from protocol.request import BuildRequest
-from protocol.service import LOCAL, Caller, Role
+from protocol.model.build import Build, Result, State
+from protocol.model.recipe import IsoOutput
+from protocol.model.request import BuildRequest
+from protocol.ports.service import LOCAL, Caller, Role
+from protocol.remote.client import HttpService
 from tests.chaos.client import Client
 from tests.chaos.journal import Play, plays, starts
 from tests.chaos.local import a_node, a_scheduler, begin_all, end_all, free_port

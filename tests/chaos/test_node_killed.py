@@ -15,11 +15,11 @@ import pytest
 from msgspec import Struct
 from msgspec.structs import replace
 
-from protocol.client import HttpService
-from protocol.model import Result
-from protocol.recipe import IsoOutput, OutboxOutput, Output, PathsOutput, StreamOutput
-from protocol.request import BuildRequest, Needs
-from protocol.service import LOCAL
+from protocol.model.build import Result
+from protocol.model.recipe import IsoOutput, OutboxOutput, Output, PathsOutput, StreamOutput
+from protocol.model.request import BuildRequest, Needs
+from protocol.ports.service import LOCAL
+from protocol.remote.client import HttpService
 from tests.chaos.docker_node import (
     GATE,
     OUT,
@@ -80,8 +80,8 @@ PREPARING = [
     ("preparing written", Moment(SAVE, nth=2)),
     ("before the image is obtained", Moment("node.engines.docker:DockerEngine.obtain", "before")),
     ("image obtained", Moment("node.engines.docker:DockerEngine.obtain")),
-    ("work folder half made", Moment("node.workfolder:_fill_in")),
-    ("work folder made", Moment("node.workfolder:WorkFolder.create")),
+    ("work folder half made", Moment("node.files.workfolder:_fill_in")),
+    ("work folder made", Moment("node.files.workfolder:WorkFolder.create")),
     ("before the container is created", Moment("node.engines.docker:container_config")),
     (
         "container created, not started",
@@ -94,27 +94,27 @@ RUNNING = [
     ("container known", Moment("node.engines.docker:DockerEngine.start")),
     ("before running is written", Moment(SAVE, "before", nth=3)),
     ("running written", Moment(SAVE, nth=3)),
-    ("before output is copied", Moment("node.logs:ServedLog.append", "before")),
-    ("half of some output copied", Moment("node.logs:ServedLog.append", "half")),
-    ("some output copied", Moment("node.logs:ServedLog.append")),
-    ("progress seen", Moment("node.builder:Builder._note")),
+    ("before output is copied", Moment("node.files.logs:ServedLog.append", "before")),
+    ("half of some output copied", Moment("node.files.logs:ServedLog.append", "half")),
+    ("some output copied", Moment("node.files.logs:ServedLog.append")),
+    ("progress seen", Moment("node.attempt.builder:Builder._note")),
 ]
 # When its container has ended.
 ENDING = [
     ("container ended", Moment("node.engines.docker:DockerEngine.wait")),
-    ("all output copied", Moment("node.tail:Tail.finish")),
+    ("all output copied", Moment("node.attempt.tail:Tail.finish")),
     ("before collecting is written", Moment(SAVE, "before", nth=4)),
     ("collecting written", Moment(SAVE, nth=4)),
     ("before the artifact is renamed", Moment("os:rename", "before", matching=TAKEN)),
     ("artifact renamed, not made harmless", Moment("os:rename", matching=TAKEN)),
-    ("artifact taken, not digested", Moment("node.untrusted:check_taken")),
-    ("digested, without its name", Moment("node.artifacts:_digested")),
+    ("artifact taken, not digested", Moment("node.files.untrusted:check_taken")),
+    ("digested, without its name", Moment("node.files.artifacts:_digested")),
     ("artifact kept", Moment("os:rename", matching=KEPT)),
-    ("before the end is written", Moment("node.left:Left._written", "before")),
-    ("end written, not cleaned up", Moment("node.left:Left._written")),
+    ("before the end is written", Moment("node.attempt.left:Left._written", "before")),
+    ("end written, not cleaned up", Moment("node.attempt.left:Left._written")),
     ("container removed", Moment("node.engines.docker:DockerEngine.remove")),
-    ("work folder half removed", Moment("node.untrusted:empty")),
-    ("cleaned up", Moment("node.left:Left._clean_up")),
+    ("work folder half removed", Moment("node.files.untrusted:empty")),
+    ("cleaned up", Moment("node.attempt.left:Left._clean_up")),
     ("end told, not acknowledged", Moment("node.ledger:Ledger.acknowledged", "before")),
     ("acknowledged", Moment("node.ledger:Ledger.acknowledged")),
 ]
@@ -169,15 +169,19 @@ COLLECTING = [
     ("first file taken", PATHS, Moment("os:rename", matching=".x.part")),
     ("second file, before it is taken", PATHS, Moment("os:rename", "before", matching=".y.part")),
     ("first file kept", PATHS, Moment("os:rename", matching="/x")),
-    ("all files kept", PATHS, Moment("node.collecting:Collecting.all")),
-    ("zip begun", OutboxOutput(), Moment("node.packing:_Packing.all", "before")),
-    ("zip not yet whole", OutboxOutput(), Moment("node.packing:_Packing.all")),
-    ("zip whole, not digested", OutboxOutput(), Moment("node.packing:pack")),
+    ("all files kept", PATHS, Moment("node.outputs.collecting:Collecting.all")),
+    ("zip begun", OutboxOutput(), Moment("node.outputs.packing:_Packing.all", "before")),
+    ("zip not yet whole", OutboxOutput(), Moment("node.outputs.packing:_Packing.all")),
+    ("zip whole, not digested", OutboxOutput(), Moment("node.outputs.packing:pack")),
     ("zip kept", OutboxOutput(), Moment("os:rename", matching="/outbox.zip")),
-    ("stream ended", StreamOutput(), Moment("node.growing:Streaming.finish")),
+    ("stream ended", StreamOutput(), Moment("node.outputs.growing:Streaming.finish")),
     ("stream taken", StreamOutput(), Moment("os:rename", matching=".stream.bin.part")),
     ("stream kept", StreamOutput(), Moment("os:rename", matching="/stream.bin")),
-    ("before its end is written", StreamOutput(), Moment("node.builder:Builder._end", "before")),
+    (
+        "before its end is written",
+        StreamOutput(),
+        Moment("node.attempt.builder:Builder._end", "before"),
+    ),
 ]
 
 
@@ -249,7 +253,7 @@ class TestCancelled:
     async def test_while_its_image_is_digested(self, pool: Pool) -> None:
         """What was taken is removed."""
         large = build_of(pool.image, LARGE, output=IsoOutput())
-        moment = Moment("node.untrusted:check_taken", signal=SIGSTOP)
+        moment = Moment("node.files.untrusted:check_taken", signal=SIGSTOP)
         async with killed(pool, moment, large) as (client, build_id):
             pool.node.reaches(moment)
             cancelling = asyncio.create_task(client.cancel(LOCAL, build_id))

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from protocol.model import Build, Result, Stage
-from protocol.request import Needs
+from protocol.model.build import Build, Result, Stage
+from protocol.model.request import Needs
 from tests.chaos.wire import SCALED, events, journal, left_over, runs, shows, starts, stopped
 from tests.figures import Figures
 from tests.system.lan import Host, Lan, a_lan

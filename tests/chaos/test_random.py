@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from protocol.model import Build, Result, State
+from protocol.model.build import Build, Result, State
 from tests.chaos.journal import Play, plays
 from tests.chaos.schedule import Schedule, Wish, drawn
 from tests.chaos.turmoil import Outcome, Programs, Turmoil

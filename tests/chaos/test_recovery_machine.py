@@ -18,7 +18,7 @@ from hypothesis.stateful import (
 )
 
 from protocol.errors import Unavailable
-from protocol.model import Result, Stage
+from protocol.model.build import Result, Stage
 from tests.chaos.machine_engine import End
 from tests.chaos.machine_events import AFTER, EVENTS, NUMBERS, begun, happen, walk_on
 from tests.chaos.machine_loop import replaced

@@ -11,8 +11,8 @@ import pytest
 from msgspec import Struct
 
 from protocol.errors import NotFound
-from protocol.model import Build, Result
-from protocol.service import LOCAL
+from protocol.model.build import Build, Result
+from protocol.ports.service import LOCAL
 from tests.chaos.client import Client
 from tests.chaos.journal import ends, plays, starts
 from tests.chaos.local import Program, a_node, a_scheduler, begin_all, end_all

@@ -15,10 +15,10 @@ import pytest
 from msgspec import Struct
 
 from bench.processes import forget_peak, peak_memory
-from protocol.client import HttpService
 from protocol.errors import Unavailable
-from protocol.model import Position, Result, Stage
-from protocol.service import LOCAL
+from protocol.model.build import Position, Result, Stage
+from protocol.ports.service import LOCAL
+from protocol.remote.client import HttpService
 from tests.chaos import local
 from tests.chaos.docker_node import SCRIPT, DockerNode, Program, a_scheduler, build_of
 from tests.chaos.viewer import Stalled, Viewer

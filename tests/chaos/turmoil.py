@@ -10,10 +10,10 @@ from pathlib import Path
 from msgspec import Struct
 
 from protocol.errors import PoolError
-from protocol.messages import Roster
-from protocol.model import Build, State
-from protocol.recipe import IsoOutput
-from protocol.service import LOCAL
+from protocol.model.build import Build, State
+from protocol.model.messages import Roster
+from protocol.model.recipe import IsoOutput
+from protocol.ports.service import LOCAL
 from tests.chaos.client import Client, have_ended
 from tests.chaos.local import Program, a_node, a_scheduler, begin_all, end_all, free_port
 from tests.chaos.proxy import Proxy

@@ -8,10 +8,10 @@ import socket
 from collections.abc import Iterable
 from urllib.parse import urlsplit
 
-from protocol.client import HttpService
 from protocol.errors import PoolError
-from protocol.model import Position
-from protocol.service import LOCAL
+from protocol.model.build import Position
+from protocol.ports.service import LOCAL
+from protocol.remote.client import HttpService
 
 _AGAIN = 0.05  # seconds between tries
 

@@ -15,8 +15,8 @@ from collections.abc import Mapping
 from msgspec import Struct
 
 from node.engines.dummy import JOURNAL
-from protocol.messages import Roster
-from protocol.model import Build, Stage, State
+from protocol.model.build import Build, Stage, State
+from protocol.model.messages import Roster
 from tests.system.lan import Host
 from tests.system.pool import Program, Scheduler, Sight, state_of
 

@@ -8,11 +8,11 @@ from click.testing import CliRunner, Result
 
 from imagepool.cli import cli
 from protocol import wire
-from protocol.client import HttpService
 from protocol.errors import Conflict
-from protocol.messages import Explanation, Refusal
-from protocol.model import Build, State, new_build
-from protocol.request import BuildRequest
+from protocol.model.build import Build, State, new_build
+from protocol.model.messages import Explanation, Refusal
+from protocol.model.request import BuildRequest
+from protocol.remote.client import HttpService
 
 BUILD = new_build("ab", BuildRequest(), origin="o", owner="ann", now=0.0)
 

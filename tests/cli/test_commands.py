@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from imagepool import AsyncClient
-from protocol.model import State
+from protocol.model.build import State
 from tests.chaos.local import free_port
 from tests.cli.shell import Ran, imagepool, started
 from tests.client.pool import a_pool, a_proxy

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from msgspec import Struct
 
-from protocol.client import HttpService
+from protocol.remote.client import HttpService
 from tests.cli.shell import PROGRAM, ROOT, clean
 from tests.system.processes import Process
 

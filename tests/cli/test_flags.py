@@ -5,7 +5,7 @@ import pytest
 from imagepool.cli import flags as flags_module
 from imagepool.cli.flags import Flags, applied, command, local, output
 from protocol.errors import Invalid
-from protocol.recipe import (
+from protocol.model.recipe import (
     Command,
     FetchedContent,
     ImageBase,
@@ -18,7 +18,7 @@ from protocol.recipe import (
     Recipe,
     StreamOutput,
 )
-from protocol.request import Guidance, Needs, Order
+from protocol.model.request import Guidance, Needs, Order
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from imagepool.cli import cli
-from protocol.board import Board
-from protocol.client import HttpService
-from protocol.messages import BuildPage, BuildQuery
-from protocol.model import Build, new_build
-from protocol.request import BuildRequest
+from protocol.builds.board import Board
+from protocol.model.build import Build, new_build
+from protocol.model.messages import BuildPage, BuildQuery
+from protocol.model.request import BuildRequest
+from protocol.remote.client import HttpService
 
 IDS = tuple(f"019aa{number:07d}{'cafe' * 4}{number:04d}" for number in range(3))
 

@@ -3,10 +3,10 @@
 from msgspec.structs import replace
 
 from imagepool.cli import words
-from protocol.lifecycle import Event
-from protocol.messages import Explanation
-from protocol.model import Build, NodeReference, Result, Stage, State, Step, Usage, new_build
-from protocol.request import BuildRequest
+from protocol.model.build import Build, NodeReference, Result, Stage, State, Step, Usage, new_build
+from protocol.model.lifecycle import Event
+from protocol.model.messages import Explanation
+from protocol.model.request import BuildRequest
 
 WHY = "the command 'make' ended with 3"
 

@@ -20,9 +20,9 @@ from imagepool.client import (
     UploadedContent,
 )
 from imagepool.client.orders import INLINE, SourceStream
-from protocol.messages import Explanation
-from protocol.model import State, new_build
-from protocol.request import BuildRequest
+from protocol.model.build import State, new_build
+from protocol.model.messages import Explanation
+from protocol.model.request import BuildRequest
 
 BUILD = new_build("ab", BuildRequest(), origin="o", owner="ann", now=0.0)
 

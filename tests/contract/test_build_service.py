@@ -10,11 +10,11 @@ import pytest
 from msgspec import Struct
 
 from protocol.errors import Conflict, Denied, Invalid, NotFound, Unsatisfiable
-from protocol.messages import Acknowledgement, BuildQuery
-from protocol.model import Build, Position, Result, Stage, State
-from protocol.recipe import Command, ImageBase, IsoOutput, Recipe
-from protocol.request import BuildRequest, Forward
-from protocol.service import LOCAL, BuildService, ByteRange, Caller, Role
+from protocol.model.build import Build, Position, Result, Stage, State
+from protocol.model.messages import Acknowledgement, BuildQuery
+from protocol.model.recipe import Command, ImageBase, IsoOutput, Recipe
+from protocol.model.request import BuildRequest, Forward
+from protocol.ports.service import LOCAL, BuildService, ByteRange, Caller, Role
 from tests.programs import a_client, a_node, a_scheduler, ended, log_of, ready, request, until
 
 

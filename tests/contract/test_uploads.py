@@ -7,9 +7,9 @@ import os
 import pytest
 
 from protocol.errors import Conflict, Invalid, NotFound, Unavailable
-from protocol.messages import BuildQuery
-from protocol.model import Build, Result
-from protocol.recipe import (
+from protocol.model.build import Build, Result
+from protocol.model.messages import BuildQuery
+from protocol.model.recipe import (
     ArtifactContent,
     BuiltBase,
     Content,
@@ -19,8 +19,8 @@ from protocol.recipe import (
     TextContent,
     UploadedContent,
 )
-from protocol.request import BuildRequest, contents
-from protocol.service import LOCAL, BuildService
+from protocol.model.request import BuildRequest, contents
+from protocol.ports.service import LOCAL, BuildService
 from tests.contract.test_build_service import Subject, contract, everywhere
 from tests.programs import ended, request, until
 from tests.streams import Given, digest_of

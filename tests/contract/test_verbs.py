@@ -4,10 +4,10 @@ import pytest
 from msgspec.structs import replace
 
 from protocol.errors import Conflict, Denied, Invalid, NotFound
-from protocol.messages import BuildQuery
-from protocol.model import Position, Result, State
-from protocol.recipe import IsoOutput
-from protocol.service import LOCAL, BuildService, Caller
+from protocol.model.build import Position, Result, State
+from protocol.model.messages import BuildQuery
+from protocol.model.recipe import IsoOutput
+from protocol.ports.service import LOCAL, BuildService, Caller
 from tests.contract.test_build_service import contract, everywhere
 from tests.programs import ended, request, until
 
@@ -36,8 +36,8 @@ async def test_a_preview_says_what_would_become_of_a_build(implementation, tmp_p
 @contract
 async def test_a_preview_refuses_what_a_create_would_refuse(implementation, tmp_path):
     """With the same error, naming the field."""
-    from protocol.recipe import Command, ImageBase, Recipe
-    from protocol.request import BuildRequest
+    from protocol.model.recipe import Command, ImageBase, Recipe
+    from protocol.model.request import BuildRequest
 
     async with implementation(tmp_path) as subject:
         wanted = BuildRequest(Recipe((Command("c", text="x"),), base=ImageBase("a b")))

@@ -3,8 +3,8 @@
 import pytest
 
 from protocol.errors import Invalid, PoolError
-from protocol.model import Build, Result, built_image
-from protocol.recipe import (
+from protocol.model.build import Build, Result, built_image
+from protocol.model.recipe import (
     Base,
     BuiltBase,
     Command,
@@ -19,8 +19,8 @@ from protocol.recipe import (
     TextContent,
     UploadedContent,
 )
-from protocol.request import BuildRequest
-from protocol.service import LOCAL
+from protocol.model.request import BuildRequest
+from protocol.ports.service import LOCAL
 from tests.programs import Program, a_node, ended, log_of, until
 
 pytestmark = pytest.mark.gen_test(timeout=30)

@@ -8,10 +8,10 @@ from msgspec.structs import replace
 from node.core.capacity import Facts, capacity
 from node.core.outcome import Ending, outcome
 from node.core.retention import expired
-from protocol.lifecycle import Event
-from protocol.model import CommandStatus, new_build
-from protocol.recipe import NoOutput, Recipe
-from protocol.request import BuildRequest
+from protocol.model.build import CommandStatus, new_build
+from protocol.model.lifecycle import Event
+from protocol.model.recipe import NoOutput, Recipe
+from protocol.model.request import BuildRequest
 
 READY = Facts(slots=2, used=1, disk_free=10, disk_reserve=5)
 

@@ -8,7 +8,7 @@ from node.engines import docker_cgroups
 from node.engines.docker_building import Building
 from node.engines.docker_cgroups import Cgroups
 from node.engines.errors import EngineDown, EngineError, ImageFailed, RegistryUnreachable
-from protocol.model import Usage
+from protocol.model.build import Usage
 
 
 def building(*events: dict[str, object]) -> Building:

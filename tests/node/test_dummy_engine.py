@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from node.core.plan import PlannedCommand
 from node.engines.base import Exit
 from node.engines.dummy import JOURNAL, DummyEngine
 from node.engines.errors import (
@@ -20,8 +21,7 @@ from node.engines.errors import (
     NameTaken,
     RegistryUnreachable,
 )
-from node.plan import PlannedCommand
-from node.workfolder import WorkFolder
+from node.files.workfolder import WorkFolder
 from tests.system import engine as tools
 
 IMAGE = "any/image:latest"

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from msgspec import Struct
 
+from node.core.plan import Plan, PlannedCommand
 from node.engines import ENGINES
 from node.engines.base import ContainerState, Engine
 from node.engines.errors import (
@@ -23,8 +24,7 @@ from node.engines.errors import (
     NameTaken,
     RegistryUnreachable,
 )
-from node.plan import Plan, PlannedCommand
-from node.workfolder import WorkFolder
+from node.files.workfolder import WorkFolder
 from tests.system import engine as tools
 from tests.system.registry import a_registry
 

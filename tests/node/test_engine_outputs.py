@@ -6,8 +6,8 @@ import threading
 import pytest
 from msgspec.structs import replace
 
-from node.plan import Plan
-from node.workfolder import WorkFolder
+from node.core.plan import Plan
+from node.files.workfolder import WorkFolder
 from tests.node import test_engine_contract as contract
 from tests.node.test_engine_contract import Playground
 from tests.system import engine as tools

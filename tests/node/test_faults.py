@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from node.attempt.faults import TABLE, Fault, event_after, fault_of, in_words
 from node.engines import errors
 from node.engines.docker_pull import pull_error
-from node.faults import TABLE, Fault, event_after, fault_of, in_words
-from node.fetch import FetchFailed
+from node.inputs.fetch import FetchFailed
 from protocol.errors import Unavailable
-from protocol.lifecycle import Event
-from protocol.model import Result
-from protocol.recipe import ImageBase
-from protocol.service import LOCAL
+from protocol.model.build import Result
+from protocol.model.lifecycle import Event
+from protocol.model.recipe import ImageBase
+from protocol.ports.service import LOCAL
 from tests.programs import a_node, ended, request
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "operations.md"

@@ -8,12 +8,12 @@ import pytest
 from node.container import labels
 from node.disk import Reserve
 from node.engines.base import ContainerSpec, Limits
-from node.workfolder import Plan, WorkFolder
+from node.files.workfolder import Plan, WorkFolder
 from protocol.errors import NotFound
-from protocol.model import Build, Result, Stage
-from protocol.recipe import IsoOutput
-from protocol.request import Needs
-from protocol.service import LOCAL
+from protocol.model.build import Build, Result, Stage
+from protocol.model.recipe import IsoOutput
+from protocol.model.request import Needs
+from protocol.ports.service import LOCAL
 from tests.programs import Program, a_node, ended, request, until
 
 pytestmark = pytest.mark.gen_test(timeout=60)

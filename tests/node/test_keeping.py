@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from protocol.errors import NotFound
-from protocol.model import Build, Result, new_build
-from protocol.recipe import IsoOutput
-from protocol.request import Forward
-from protocol.service import LOCAL, Caller, Role
+from protocol.model.build import Build, Result, new_build
+from protocol.model.recipe import IsoOutput
+from protocol.model.request import Forward
+from protocol.ports.service import LOCAL, Caller, Role
 from tests.programs import Program, a_node, ended, request
 
 pytestmark = pytest.mark.gen_test(timeout=60)

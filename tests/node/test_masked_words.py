@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from protocol.model import Build, Result, Stage
-from protocol.recipe import FetchedContent, InputFile, OutboxOutput, PathsOutput
-from protocol.request import BuildRequest
-from protocol.service import LOCAL
+from protocol.model.build import Build, Result, Stage
+from protocol.model.recipe import FetchedContent, InputFile, OutboxOutput, PathsOutput
+from protocol.model.request import BuildRequest
+from protocol.ports.service import LOCAL
 from tests.programs import Program, a_node, ended, log_of, request, until
 
 pytestmark = pytest.mark.gen_test(timeout=60)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node.masking import Mask, MaskedStream
+from node.core.masking import Mask, MaskedStream
 
 STARS = b"*" * 9
 

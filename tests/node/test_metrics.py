@@ -5,7 +5,7 @@ from msgspec.structs import replace
 
 from node.core.capacity import Facts
 from node.metrics import health
-from protocol.metrics import Metrics, Program, ProgramHealth
+from protocol.program.metrics import Metrics, Program, ProgramHealth
 
 WELL = Facts(slots=2, used=1, disk_free=8 << 30, disk_reserve=1 << 30)
 

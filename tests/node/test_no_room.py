@@ -19,14 +19,20 @@ from tornado import httpserver, netutil, web
 
 from node.engines.docker_images import DockerImages
 from node.engines.errors import Interrupt
-from node.logs import ServedLog
-from protocol.blob_folder import BlobFolder
+from node.files.logs import ServedLog
 from protocol.errors import Busy, Unavailable
-from protocol.messages import BuildQuery
-from protocol.model import Build, Result, Stage
-from protocol.recipe import FetchedContent, InputFile, OutboxOutput, StreamOutput, UploadedContent
-from protocol.request import Forward
-from protocol.service import LOCAL, Caller, Role
+from protocol.model.build import Build, Result, Stage
+from protocol.model.messages import BuildQuery
+from protocol.model.recipe import (
+    FetchedContent,
+    InputFile,
+    OutboxOutput,
+    StreamOutput,
+    UploadedContent,
+)
+from protocol.model.request import Forward
+from protocol.ports.service import LOCAL, Caller, Role
+from protocol.storage.blob_folder import BlobFolder
 from tests.programs import Program, a_node, ended, request, until
 from tests.streams import Given
 
@@ -203,7 +209,7 @@ async def test_a_pipe_of_which_it_cannot_be_written_down_that_it_was_read(
         accepted = await node.service.submit(LOCAL, wanted)
         await until(node.service, accepted.id, lambda build: bool(build.artifacts))
         opened = await node.service.open_artifact(LOCAL, accepted.id, "s.bin")
-        monkeypatch.setattr("node.piping._write_note", _no_room)
+        monkeypatch.setattr("node.outputs.piping._write_note", _no_room)
         with pytest.raises(Unavailable, match="No space left on device"):
             [piece async for piece in opened.stream]
         await opened.stream.close()

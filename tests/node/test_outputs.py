@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from protocol.errors import Conflict, NotFound, Unavailable, Unsatisfiable
-from protocol.lifecycle import Event, advance
-from protocol.model import Build, Result
-from protocol.recipe import OutboxOutput, Output, PathsOutput, StreamOutput
-from protocol.service import LOCAL, BuildService, ByteRange
+from protocol.model.build import Build, Result
+from protocol.model.lifecycle import Event, advance
+from protocol.model.recipe import OutboxOutput, Output, PathsOutput, StreamOutput
+from protocol.ports.service import LOCAL, BuildService, ByteRange
 from tests.programs import Program, a_client, a_node, a_scheduler, ended, log_of, ready, request
 from tests.programs import until as build_until
 
@@ -451,8 +451,8 @@ def test_nothing_grows_in_a_build_that_has_stopped() -> None:
     """However it stopped."""
     from msgspec.structs import replace
 
-    from protocol.model import Artifact, new_build
-    from protocol.request import BuildRequest
+    from protocol.model.build import Artifact, new_build
+    from protocol.model.request import BuildRequest
 
     build = new_build("b", BuildRequest(), origin="o", owner="", now=0)
     build = advance(advance(build, Event.PREPARE, 1), Event.RUN, 2)

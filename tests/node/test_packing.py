@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from node import untrusted
 from node.core.naming import artifact_names
-from node.packing import Bounds, pack
-from node.workfolder import Plan, WorkFolder, remove_folder
+from node.files import untrusted
+from node.files.workfolder import Plan, WorkFolder, remove_folder
+from node.outputs.packing import Bounds, pack
 
 BOUNDS = Bounds(5000, 1 << 30)
 

@@ -3,12 +3,12 @@
 import pytest
 
 from node.core.resume import Way, way_on
-from protocol.lifecycle import Event, advance
-from protocol.messages import Acknowledgement
-from protocol.model import Result, Stage, State, new_build
-from protocol.recipe import IsoOutput
-from protocol.request import BuildRequest, Forward
-from protocol.service import LOCAL, ByteRange, Caller, Role
+from protocol.model.build import Result, Stage, State, new_build
+from protocol.model.lifecycle import Event, advance
+from protocol.model.messages import Acknowledgement
+from protocol.model.recipe import IsoOutput
+from protocol.model.request import BuildRequest, Forward
+from protocol.ports.service import LOCAL, ByteRange, Caller, Role
 from tests.programs import a_node, ended, log_of, request, until
 
 SCHEDULER = Caller(owner="", role=Role.PROGRAM, program="a" * 40, store="1" * 32)

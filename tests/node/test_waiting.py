@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from node.engines.errors import EngineDown
-from protocol.model import Result, State
-from protocol.service import LOCAL
+from protocol.model.build import Result, State
+from protocol.ports.service import LOCAL
 from tests.programs import a_node, ended, request
 
 pytestmark = pytest.mark.gen_test(timeout=30)

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from node import untrusted
-from node.plan import (
+from node.core.plan import (
     IN,
     NEVER_RAN,
     OUT,
@@ -26,7 +25,8 @@ from node.plan import (
     parse_exit,
     parse_progress,
 )
-from node.workfolder import BusyboxUnfit, WorkFolder, check_busybox
+from node.files import untrusted
+from node.files.workfolder import BusyboxUnfit, WorkFolder, check_busybox
 
 LIMIT = 4096  # of the log, in bytes
 

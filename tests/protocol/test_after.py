@@ -4,12 +4,12 @@ import pytest
 from msgspec.structs import replace
 
 from node.core.retention import expired, forgotten
-from protocol.after import check_deletable, lasts_until, record_lasts_until
+from protocol.builds.after import check_deletable, lasts_until, record_lasts_until
 from protocol.errors import Conflict
-from protocol.model import Build, Result, Stage, new_build
-from protocol.record import Record
-from protocol.request import BuildRequest, Forward, Guidance
-from protocol.service import LOCAL, Caller, Role
+from protocol.model.build import Build, Result, Stage, new_build
+from protocol.model.record import Record
+from protocol.model.request import BuildRequest, Forward, Guidance
+from protocol.ports.service import LOCAL, Caller, Role
 
 
 def stopped(keep: float | None = None, *, pinned: bool = False, at: float | None = 100) -> Build:

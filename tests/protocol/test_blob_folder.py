@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from protocol.blob_folder import BlobFolder, Pipe
 from protocol.errors import Busy, TooLarge, Unavailable
-from protocol.service import LOCAL
+from protocol.ports.service import LOCAL
+from protocol.storage.blob_folder import BlobFolder, Pipe
 from tests.streams import Given, digest_of
 
 gen = pytest.mark.gen_test(timeout=20)

@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from protocol.board import Board
-from protocol.catalog import check
+from protocol.builds.board import Board
+from protocol.builds.catalog import check
 from protocol.errors import Conflict
-from protocol.messages import BuildQuery, Changes, Sort
-from protocol.model import Build, NodeReference, Result, Stage, State, new_build
-from protocol.request import BuildRequest, Guidance
+from protocol.model.build import Build, NodeReference, Result, Stage, State, new_build
+from protocol.model.messages import BuildQuery, Changes, Sort
+from protocol.model.request import BuildRequest, Guidance
 
 MANY = 100_000
 
@@ -143,7 +143,7 @@ async def test_what_is_gone_is_told_since_a_cursor(monkeypatch):
     assert ([one.id for one in news.builds], news.gone) == ([BUILDS[1].id], (BUILDS[0].id,))
     assert (await board.changes(news.cursor, 0)).gone == ()
     assert not (await board.changes("", 0)).gone
-    monkeypatch.setattr("protocol.board._GONE", 1)
+    monkeypatch.setattr("protocol.builds.board._GONE", 1)
     board.forget(BUILDS[2].id)
     anew = await board.changes(seen, 0)
     assert (anew.reset, len(anew.builds), anew.gone) == (True, 3, ())
@@ -155,7 +155,7 @@ async def test_all_pages_are_read_of_what_is_older_than_what_was_forgotten(monke
     """Also where more builds are gone by then than are remembered. What is forgotten while
     the pages are read is told, or all of it follows anew.
     """
-    monkeypatch.setattr("protocol.board._GONE", 10)
+    monkeypatch.setattr("protocol.builds.board._GONE", 10)
     board = board_of(*(build(number) for number in range(600)))
     for number in range(600, 700):
         board.put(build(number))
@@ -182,8 +182,8 @@ async def test_all_pages_are_read_of_what_is_older_than_what_was_forgotten(monke
 @pytest.mark.gen_test
 async def test_who_knows_builds_and_reads_too_slowly_begins_anew(monkeypatch):
     """What it knows may be gone without its having been told."""
-    monkeypatch.setattr("protocol.board._GONE", 10)
-    monkeypatch.setattr("protocol.board._PAGE", 5)
+    monkeypatch.setattr("protocol.builds.board._GONE", 10)
+    monkeypatch.setattr("protocol.builds.board._PAGE", 5)
     board = board_of(*(build(number) for number in range(5)))
     seen = (await board.changes("", 0)).cursor
     for number in range(5, 25):
@@ -204,8 +204,8 @@ def test_whoever_follows_changes_knows_what_there_is(steps, data):
     """
     board, mine, cursor = Board(), {}, ""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("protocol.board._GONE", data.draw(st.integers(1, 3)))
-        patch.setattr("protocol.board._PAGE", data.draw(st.integers(1, 3)))
+        patch.setattr("protocol.builds.board._GONE", data.draw(st.integers(1, 3)))
+        patch.setattr("protocol.builds.board._PAGE", data.draw(st.integers(1, 3)))
         follow(board, mine, cursor, steps, data)
 
 
@@ -257,7 +257,7 @@ async def test_pages_look_at_little_among_very_many(monkeypatch):
 
         return look
 
-    monkeypatch.setattr("protocol.board.check", counted)
+    monkeypatch.setattr("protocol.builds.board.check", counted)
     quick: list[tuple[dict[str, Any], int]] = [
         ({}, 50),
         ({"sort": Sort.CHANGED}, 50),

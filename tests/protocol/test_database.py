@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from protocol.database import Database, backup, keep_erasing
 from protocol.errors import Conflict, Unavailable
+from protocol.storage.database import Database, backup, keep_erasing
 
 pytestmark = pytest.mark.gen_test(timeout=30)
 
@@ -333,7 +333,7 @@ async def test_damage_that_a_write_meets_is_told_to_all_that_wait(tmp_path) -> N
 
 async def test_a_file_that_another_program_holds_cannot_be_written(tmp_path, monkeypatch) -> None:
     """The others that wait are told too, and later writes succeed."""
-    monkeypatch.setattr("protocol.database_file._PATIENCE", 0.0)
+    monkeypatch.setattr("protocol.storage.database_file._PATIENCE", 0.0)
     async with a_database(tmp_path / "a") as database:
         with contextlib.closing(sqlite3.connect(tmp_path / "a", isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")

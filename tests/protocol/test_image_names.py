@@ -2,8 +2,8 @@
 
 import pytest
 
-from protocol.checks import check_image
 from protocol.errors import Denied, Invalid
+from protocol.model.checks import check_image
 
 DIGEST = "sha256:" + "0a" * 32
 

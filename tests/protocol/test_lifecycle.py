@@ -5,10 +5,18 @@ from pathlib import Path
 
 import pytest
 
-from protocol.lifecycle import RESULTS, TABLE, Event, IllegalStep, advance, events_between, may
-from protocol.model import Result, Stage, State, new_build
-from protocol.recipe import Command, Recipe
-from protocol.request import BuildRequest
+from protocol.model.build import Result, Stage, State, new_build
+from protocol.model.lifecycle import (
+    RESULTS,
+    TABLE,
+    Event,
+    IllegalStep,
+    advance,
+    events_between,
+    may,
+)
+from protocol.model.recipe import Command, Recipe
+from protocol.model.request import BuildRequest
 
 DRAWING = Path(__file__).parents[2] / "docs" / "architecture.md"
 
@@ -73,7 +81,7 @@ def test_in_a_stopped_build_every_command_is_stopped() -> None:
     """One that never ran has exit code 125, one that was cut off 137."""
     from msgspec.structs import replace
 
-    from protocol.model import CommandStatus
+    from protocol.model.build import CommandStatus
 
     build = led(Event.PLACE, Event.PREPARE, Event.RUN)
     commands = (CommandStatus("a", 0, 5, 0), CommandStatus("b", 5), CommandStatus("c"))

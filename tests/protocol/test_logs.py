@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from protocol.errors import Invalid
-from protocol.lifecycle import Event, advance
-from protocol.logs import about, handler, log_step, set_up_logging
-from protocol.model import new_build
-from protocol.request import BuildRequest
+from protocol.model.build import new_build
+from protocol.model.lifecycle import Event, advance
+from protocol.model.request import BuildRequest
+from protocol.program.logs import about, handler, log_step, set_up_logging
 
 FORMS = pytest.mark.parametrize("form", ["text", "json"])
 HEAD = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} "
@@ -180,7 +180,7 @@ def test_a_program_writes_to_standard_error(form) -> None:
     """Once for each line, however often it is set up, from the level on that was set."""
     script = (
         "import logging, sys\n"
-        "from protocol.logs import set_up_logging\n"
+        "from protocol.program.logs import set_up_logging\n"
         "for _ in range(2): set_up_logging('info', sys.argv[1])\n"
         "logging.info('shown')\n"
         "logging.debug('not shown')\n"

@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
-from protocol.beacon import Beacon
-from protocol.mdns import Mdns
-from protocol.settings import ProgramSettings
+from protocol.program.beacon import Beacon
+from protocol.program.mdns import Mdns
+from protocol.program.settings import ProgramSettings
 
 pytestmark = pytest.mark.gen_test(timeout=20)
 

@@ -7,13 +7,13 @@ import json
 import pytest
 from msgspec.structs import replace
 
-from protocol import notice_rules as rules
-from protocol.checks import check_request
 from protocol.errors import Invalid
-from protocol.lifecycle import Event, advance
-from protocol.model import Artifact, Build, NoticeRecord, Stage, State, new_build
-from protocol.record import Record
-from protocol.request import BuildRequest, Forward, Guidance, Notice
+from protocol.model import notice_rules as rules
+from protocol.model.build import Artifact, Build, NoticeRecord, Stage, State, new_build
+from protocol.model.checks import check_request
+from protocol.model.lifecycle import Event, advance
+from protocol.model.record import Record
+from protocol.model.request import BuildRequest, Forward, Guidance, Notice
 
 URL = "http://receiver.example/hook"
 

@@ -12,10 +12,10 @@ from urllib.parse import parse_qs, quote_plus
 import pytest
 
 from protocol import wire
-from protocol.api.specification import Specification, to_request
-from protocol.checks import check_request, check_secrets
+from protocol.api.image_creator.specification import Specification, to_request
 from protocol.errors import Invalid
-from protocol.recipe import (
+from protocol.model.checks import check_request, check_secrets
+from protocol.model.recipe import (
     ArtifactContent,
     BuiltBase,
     Command,
@@ -34,7 +34,7 @@ from protocol.recipe import (
     TextContent,
     UploadedContent,
 )
-from protocol.request import (
+from protocol.model.request import (
     BuildRequest,
     Guidance,
     Needs,

@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
-from protocol.client import HttpService
 from protocol.errors import Unavailable
-from protocol.service import LOCAL, ByteStream
+from protocol.ports.service import LOCAL, ByteStream
+from protocol.remote.client import HttpService
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\n"
 

@@ -4,7 +4,7 @@ import io
 import zipfile
 from pathlib import Path
 
-from protocol.source import _files, source_zip
+from protocol.program.source import _files, source_zip
 
 
 def test_the_zip_is_the_source_and_always_the_same() -> None:
@@ -14,7 +14,7 @@ def test_the_zip_is_the_source_and_always_the_same() -> None:
         names = set(archive.namelist())
     assert {
         "imagepool/demo.py",
-        "node/supervisor.sh",
+        "node/files/supervisor.sh",
         "scheduler/web/page.css",
         "config/node.toml",
         "config/base-image/build.sh",

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from protocol.errors import Unavailable
-from protocol.streams import FileStream, Slice
+from protocol.transfer.streams import FileStream, Slice
 
 pytestmark = pytest.mark.gen_test(timeout=10)
 

@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from protocol import wire, wording
-from protocol.beacon import Beacon, properties, read
 from protocol.errors import Invalid, PoolError
-from protocol.messages import API_VERSION, BuildQuery, Report
-from protocol.model import Position
-from protocol.request import BuildRequest, Order
+from protocol.model.build import Position
+from protocol.model.messages import API_VERSION, BuildQuery, Report
+from protocol.model.request import BuildRequest, Order
+from protocol.program.beacon import Beacon, properties, read
 from protocol.wire import JSON, MSGPACK, decode, encode, pointer
 from tests.scheduler.test_placement import a_build, a_report
 

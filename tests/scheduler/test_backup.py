@@ -9,9 +9,9 @@ from click.testing import CliRunner, Result
 
 from imagepool.cli import cli
 from protocol.errors import NotFound
-from protocol.model import State
-from protocol.request import Needs
-from protocol.service import LOCAL, Caller
+from protocol.model.build import State
+from protocol.model.request import Needs
+from protocol.ports.service import LOCAL, Caller
 from tests.programs import a_node, a_scheduler, ended, ready, request, until
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from protocol.model import Result, State
-from protocol.service import LOCAL
+from protocol.model.build import Result, State
+from protocol.ports.service import LOCAL
 from tests.programs import (
     Program,
     a_node,
@@ -105,7 +105,7 @@ async def test_an_image_that_a_node_does_not_allow_goes_elsewhere(tmp_path) -> N
     """The node is asked once; with nobody else the build waits and says why."""
     from msgspec.structs import replace
 
-    from protocol.recipe import ImageBase
+    from protocol.model.recipe import ImageBase
 
     async with (
         a_node(tmp_path, priority=20, images=("debian:*",)) as strict,
@@ -124,7 +124,7 @@ async def test_an_image_that_does_not_exist_is_the_users_failure(tmp_path) -> No
     """Unreachable registries are the pool's: tried three times in all."""
     from msgspec.structs import replace
 
-    from protocol.recipe import ImageBase
+    from protocol.model.recipe import ImageBase
 
     async with (
         a_node(tmp_path) as node,
@@ -145,7 +145,7 @@ async def test_an_image_that_does_not_exist_is_the_users_failure(tmp_path) -> No
 
 async def test_needs_are_met_or_the_build_waits(tmp_path) -> None:
     """Labels and architecture; the explanation names what each node lacks."""
-    from protocol.request import Needs
+    from protocol.model.request import Needs
 
     async with (
         a_node(tmp_path, priority=20) as plain,

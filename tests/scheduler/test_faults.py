@@ -6,10 +6,10 @@ import pytest
 from msgspec.structs import replace
 
 from node.engines.errors import RegistryUnreachable
-from protocol.model import Result, State
-from protocol.recipe import ImageBase
-from protocol.request import BuildRequest
-from protocol.service import LOCAL
+from protocol.model.build import Result, State
+from protocol.model.recipe import ImageBase
+from protocol.model.request import BuildRequest
+from protocol.ports.service import LOCAL
 from tests.programs import Program, a_node, a_scheduler, ended, ready, request, until
 
 pytestmark = pytest.mark.gen_test(timeout=60)

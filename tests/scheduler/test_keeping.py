@@ -8,10 +8,10 @@ import pytest
 from msgspec.structs import replace
 
 from protocol.errors import Conflict, NotFound, Unavailable
-from protocol.model import Build, Result, State
-from protocol.recipe import IsoOutput
-from protocol.request import Guidance
-from protocol.service import LOCAL
+from protocol.model.build import Build, Result, State
+from protocol.model.recipe import IsoOutput
+from protocol.model.request import Guidance
+from protocol.ports.service import LOCAL
 from tests.programs import (
     Program,
     a_node,
@@ -113,7 +113,7 @@ async def test_a_deleted_build_is_deleted_on_its_node_and_no_report_brings_it_ba
 
 
 def _told(node: Program, program: Program, build: Build):
-    from protocol.record import reported
+    from protocol.model.record import reported
 
     record = node.parts.ledger.kept(build.id).record
     there = replace(record, build=node.parts.ledger.get(build.id), acknowledged=False)

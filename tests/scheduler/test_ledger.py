@@ -6,10 +6,10 @@ from collections.abc import Sequence
 import pytest
 from msgspec.structs import replace
 
-from protocol.board import Board
+from protocol.builds.board import Board
 from protocol.errors import Busy, Unavailable
-from protocol.model import Build, NodeReference, Result, new_build
-from protocol.record import Record
+from protocol.model.build import Build, NodeReference, Result, new_build
+from protocol.model.record import Record
 from scheduler.core import steps
 from scheduler.ledger import Ledger
 from scheduler.stores import open_store

@@ -6,11 +6,11 @@ import pytest
 from msgspec.structs import replace
 from prometheus_client import CollectorRegistry
 
-from protocol.lifecycle import Event, advance
-from protocol.messages import Roster, RosterEntry
-from protocol.metrics import BuildCollector, Metrics, Program, ProgramHealth
-from protocol.model import Build, new_build
-from protocol.request import BuildRequest
+from protocol.model.build import Build, new_build
+from protocol.model.lifecycle import Event, advance
+from protocol.model.messages import Roster, RosterEntry
+from protocol.model.request import BuildRequest
+from protocol.program.metrics import BuildCollector, Metrics, Program, ProgramHealth
 from scheduler.metrics import PoolCollector, health, without_nodes
 
 WAY = (Event.PLACE, Event.PREPARE, Event.RUN, Event.COLLECT)
@@ -222,7 +222,7 @@ async def test_problems_of_a_scheduler(metrics) -> None:
 @pytest.mark.gen_test
 async def test_the_event_loops_lag_is_measured(metrics, monkeypatch) -> None:
     """Again and again."""
-    monkeypatch.setattr("protocol.metrics._PULSE", 0)
+    monkeypatch.setattr("protocol.program.metrics._PULSE", 0)
     watching = asyncio.create_task(metrics.watch_loop())
     for _ in range(9):
         await asyncio.sleep(0)

@@ -3,11 +3,11 @@
 import pytest
 
 from protocol.errors import Busy
-from protocol.messages import Registration
-from protocol.model import Position, Result, State
-from protocol.recipe import IsoOutput
-from protocol.request import Forward
-from protocol.service import LOCAL, Caller, Role
+from protocol.model.build import Position, Result, State
+from protocol.model.messages import Registration
+from protocol.model.recipe import IsoOutput
+from protocol.model.request import Forward
+from protocol.ports.service import LOCAL, Caller, Role
 from tests.programs import (
     a_client,
     a_node,

@@ -14,14 +14,14 @@ import pytest
 from aiohttp import web
 from msgspec.structs import replace
 
-from protocol.board import Board
-from protocol.callout import Callout
+from protocol.builds.board import Board
+from protocol.builds.callout import Callout
+from protocol.builds.notices import Notices
 from protocol.errors import Invalid, Unavailable
-from protocol.model import Build, NoticeRecord, Result, Stage, State, new_build
-from protocol.notices import Notices
-from protocol.recipe import IsoOutput
-from protocol.request import BuildRequest, Notice
-from protocol.service import LOCAL, BuildService
+from protocol.model.build import Build, NoticeRecord, Result, Stage, State, new_build
+from protocol.model.recipe import IsoOutput
+from protocol.model.request import BuildRequest, Notice
+from protocol.ports.service import LOCAL, BuildService
 from scheduler.config import SchedulerSettings
 from scheduler.core import steps
 from scheduler.ledger import Ledger
@@ -500,7 +500,7 @@ async def test_a_name_that_is_not_known_is_an_answer_in_words(monkeypatch) -> No
     def unknown(*_: Any, **__: Any) -> None:
         raise socket.gaierror(-2, "Name or service not known")
 
-    monkeypatch.setattr("protocol.callout.socket.getaddrinfo", unknown)
+    monkeypatch.setattr("protocol.builds.callout.socket.getaddrinfo", unknown)
     callout = Callout(seconds=5, limit=1)
     with pytest.raises(Unavailable, match="not known"):
         await callout.post("http://receiver.example/", b"", {})

@@ -16,16 +16,24 @@ from tornado.httpclient import AsyncHTTPClient, HTTPResponse
 from tornado.web import Application
 
 from protocol import wire
+from protocol.api.image_creator.specification import Specification, to_request
 from protocol.api.mount import application
 from protocol.api.route import ApiSettings, Context
-from protocol.api.specification import Specification, to_request
 from protocol.errors import Denied, Unavailable
-from protocol.messages import BuildPage, BuildQuery, Registration, Roster, RosterEntry
-from protocol.model import Artifact, Build, CommandStatus, NodeReference, Result, Stage, new_build
-from protocol.recipe import Command, Recipe
-from protocol.request import BuildRequest, Guidance
-from protocol.service import BuildService, Caller
-from scheduler import nodes_api
+from protocol.model.build import (
+    Artifact,
+    Build,
+    CommandStatus,
+    NodeReference,
+    Result,
+    Stage,
+    new_build,
+)
+from protocol.model.messages import BuildPage, BuildQuery, Registration, Roster, RosterEntry
+from protocol.model.recipe import Command, Recipe
+from protocol.model.request import BuildRequest, Guidance
+from protocol.ports.service import BuildService, Caller
+from scheduler.roster import nodes_api
 from scheduler.web import pages, words
 from scheduler.web.view import page_view
 

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from protocol.messages import API_VERSION, Report
-from protocol.model import Build, Stage, Step, new_build
-from protocol.recipe import ImageBase, Recipe
-from protocol.request import BuildRequest, Guidance, Needs
+from protocol.model.build import Build, Stage, Step, new_build
+from protocol.model.messages import API_VERSION, Report
+from protocol.model.recipe import ImageBase, Recipe
+from protocol.model.request import BuildRequest, Guidance, Needs
 from scheduler.core.placement import CHECKS, SCORERS, Candidate, choose, in_words, why_none
 
 

@@ -7,9 +7,9 @@ import pytest
 
 from protocol import wire
 from protocol.errors import Invalid
-from protocol.lifecycle import Event
-from protocol.model import Artifact, CommandStatus, Stage
-from protocol.recipe import (
+from protocol.model.build import Artifact, CommandStatus, Stage
+from protocol.model.lifecycle import Event
+from protocol.model.recipe import (
     BuiltBase,
     Command,
     ImageBase,
@@ -18,7 +18,7 @@ from protocol.recipe import (
     Recipe,
     TextContent,
 )
-from protocol.request import BuildRequest, Guidance, Needs, Notice
+from protocol.model.request import BuildRequest, Guidance, Needs, Notice
 from scheduler.core.plain import PlainAttempt, beyond
 from scheduler.core.plain_api import (
     REDIRECT,

@@ -13,11 +13,11 @@ from tornado.httpclient import AsyncHTTPClient
 
 from imagepool.cli.words import node_table
 from protocol.errors import Invalid, Unavailable
-from protocol.messages import RosterEntry
-from protocol.model import Build, Position, Result, Stage
-from protocol.recipe import Command, IsoOutput, NoOutput, Recipe
-from protocol.request import BuildRequest
-from protocol.service import LOCAL, ByteRange
+from protocol.model.build import Build, Position, Result, Stage
+from protocol.model.messages import RosterEntry
+from protocol.model.recipe import Command, IsoOutput, NoOutput, Recipe
+from protocol.model.request import BuildRequest
+from protocol.ports.service import LOCAL, ByteRange
 from scheduler.core.plain import LACKS
 from scheduler.plain import exchange, watcher
 from scheduler.plain.node import plain_id

@@ -4,10 +4,10 @@ while nothing happens.
 
 import pytest
 
-from protocol.model import Build, State
-from protocol.request import Needs
-from protocol.service import LOCAL
-from scheduler import dispatch
+from protocol.model.build import Build, State
+from protocol.model.request import Needs
+from protocol.ports.service import LOCAL
+from scheduler.dispatch import dispatcher as dispatch
 from tests.programs import Program, a_node, a_scheduler, ended, ready, request, until
 
 pytestmark = pytest.mark.gen_test(timeout=60)

@@ -14,8 +14,8 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as some
 from msgspec import Struct
 
-from protocol.model import Build, new_build
-from protocol.request import BuildRequest, Guidance
+from protocol.model.build import Build, new_build
+from protocol.model.request import BuildRequest, Guidance
 from scheduler.core.queue import LIFT, Share, in_order
 
 NOW = 10 * LIFT

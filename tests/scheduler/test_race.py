@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from protocol.errors import Unavailable, Unreachable
-from scheduler.race import first_answer
+from scheduler.pool.race import first_answer
 
 pytestmark = pytest.mark.gen_test
 

@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from protocol.lifecycle import Event, advance
-from protocol.messages import Forwarded
-from protocol.model import Build, CommandStatus, NodeReference, Result, Stage, new_build
-from protocol.recipe import Command, Recipe
-from protocol.request import BuildRequest, Forward
+from protocol.model.build import Build, CommandStatus, NodeReference, Result, Stage, new_build
+from protocol.model.lifecycle import Event, advance
+from protocol.model.messages import Forwarded
+from protocol.model.recipe import Command, Recipe
+from protocol.model.request import BuildRequest, Forward
 from scheduler.core.reconcile import Acknowledge, Adopt, Cancel, Follow, Resend, reconcile
 from scheduler.core.steps import (
     adopted,

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from protocol.messages import API_VERSION
+from protocol.model.messages import API_VERSION
 from scheduler.core.roster import Entry, Timing, effective_priority, leaders, standing
 from tests.scheduler.test_placement import a_report
 

@@ -9,10 +9,10 @@ import aiohttp
 import pytest
 from msgspec.structs import replace
 
-from protocol.messages import BuildQuery
-from protocol.model import Position, Result, State
-from protocol.request import BuildRequest
-from protocol.service import LOCAL, Caller, Role
+from protocol.model.build import Position, Result, State
+from protocol.model.messages import BuildQuery
+from protocol.model.request import BuildRequest
+from protocol.ports.service import LOCAL, Caller, Role
 from tests.programs import a_client, a_node, a_scheduler, ended, ready, request, until
 
 pytestmark = pytest.mark.gen_test(timeout=60)

@@ -3,7 +3,7 @@
 import pytest
 from msgspec.structs import replace
 
-from protocol.messages import API_VERSION, Report
+from protocol.model.messages import API_VERSION, Report
 from scheduler.core.roster import Entry, Timing, standing
 
 ME = "5" * 40

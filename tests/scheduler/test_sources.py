@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from protocol.blob_folder import Pipe
-from protocol.model import Artifact, Build, Result, Stage, State
-from protocol.recipe import ArtifactContent, InputFile, IsoOutput, UploadedContent
-from protocol.request import BuildRequest, Needs, uploads
-from protocol.service import LOCAL
+from protocol.model.build import Artifact, Build, Result, Stage, State
+from protocol.model.recipe import ArtifactContent, InputFile, IsoOutput, UploadedContent
+from protocol.model.request import BuildRequest, Needs, uploads
+from protocol.ports.service import LOCAL
+from protocol.storage.blob_folder import Pipe
 from tests.programs import (
     Program,
     a_client,
@@ -263,7 +263,7 @@ async def test_a_source_that_stalls_is_blamed_and_not_the_node_that_waits(
     tmp_path, monkeypatch
 ) -> None:
     """The build goes back to the queue with that reason, and is tried again."""
-    monkeypatch.setattr("scheduler.sources._PATIENCE", 0.3)
+    monkeypatch.setattr("scheduler.dispatch.sources._PATIENCE", 0.3)
     async with (
         a_node(tmp_path, labels=("one",)) as one,
         a_node(tmp_path, labels=("two",)) as two,

@@ -13,12 +13,12 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from protocol.database import backup
 from protocol.errors import Conflict, Invalid, Unavailable
-from protocol.model import Artifact, NodeReference, Stage, Step, new_build
-from protocol.recipe import Command, Recipe
-from protocol.record import Record
-from protocol.request import BuildRequest, Forward, Guidance
+from protocol.model.build import Artifact, NodeReference, Stage, Step, new_build
+from protocol.model.recipe import Command, Recipe
+from protocol.model.record import Record
+from protocol.model.request import BuildRequest, Forward, Guidance
+from protocol.storage.database import backup
 from scheduler.core.known import KnownNode
 from scheduler.core.plain import Phase, PlainAttempt
 from scheduler.stores import open_store

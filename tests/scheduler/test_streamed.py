@@ -3,10 +3,10 @@
 import pytest
 from msgspec.structs import replace
 
-from protocol.lifecycle import Event, advance
-from protocol.model import NEVER_RAN, Artifact, Build, CommandStatus, Result, Stage
-from protocol.recipe import Command, Recipe, StreamOutput
-from protocol.request import BuildRequest
+from protocol.model.build import NEVER_RAN, Artifact, Build, CommandStatus, Result, Stage
+from protocol.model.lifecycle import Event, advance
+from protocol.model.recipe import Command, Recipe, StreamOutput
+from protocol.model.request import BuildRequest
 from scheduler.core.retry import STREAMED
 from scheduler.core.steps import failed, followed
 from scheduler.ledger import _lasting

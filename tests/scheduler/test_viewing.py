@@ -9,11 +9,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
-from protocol import splice
-from protocol.client import HttpService
 from protocol.errors import NotFound, Unavailable
-from protocol.model import Build, Position, Stage, State
-from protocol.service import LOCAL, OpenLog
+from protocol.model.build import Build, Position, Stage, State
+from protocol.ports.service import LOCAL, OpenLog
+from protocol.remote.client import HttpService
+from protocol.transfer import splice
 from scheduler import viewing
 from scheduler.viewing import WINDOW, LogEnd
 from tests.programs import a_client, a_node, a_scheduler, ended, log_of, ready, request, until

@@ -14,7 +14,7 @@ import docker
 from msgspec import Struct
 
 from node.engines.base import ContainerSpec, Engine, Exit, Limits
-from node.workfolder import Plan, PlannedCommand, Step, Verdict, WorkFolder
+from node.files.workfolder import Plan, PlannedCommand, Step, Verdict, WorkFolder
 
 BUSYBOX = Path("/bin/busybox")
 PREFIX = "imagepool-test"

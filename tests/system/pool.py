@@ -12,10 +12,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from protocol.client import HttpService
-from protocol.messages import Explanation, Roster, RosterEntry
-from protocol.model import Build, State
-from protocol.service import LOCAL
+from protocol.model.build import Build, State
+from protocol.model.messages import Explanation, Roster, RosterEntry
+from protocol.ports.service import LOCAL
+from protocol.remote.client import HttpService
 from tests.programs import request, until
 from tests.system.lan import Host
 

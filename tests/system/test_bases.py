@@ -24,8 +24,8 @@ from docker.errors import ImageNotFound
 from msgspec.structs import replace
 
 from node.core.resume import Way, way_on
-from protocol.model import Build, Position, Result, Stage, built_image
-from protocol.recipe import (
+from protocol.model.build import Build, Position, Result, Stage, built_image
+from protocol.model.recipe import (
     Base,
     BuiltBase,
     Command,
@@ -40,8 +40,8 @@ from protocol.recipe import (
     TextContent,
     UploadedContent,
 )
-from protocol.request import BuildRequest, Forward, Guidance, Needs
-from protocol.service import LOCAL
+from protocol.model.request import BuildRequest, Forward, Guidance, Needs
+from protocol.ports.service import LOCAL
 from tests.programs import Program, a_node, ended, log_of
 from tests.system import engine as tools
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from protocol.model import Position, State
-from protocol.service import LOCAL
+from protocol.model.build import Position, State
+from protocol.ports.service import LOCAL
 from tests.programs import Program, a_client, a_node, until
 from tests.system.engine import ISO, File, make_image, remove_everything, shell_tree
 

@@ -9,9 +9,8 @@ from contextlib import ExitStack
 import pytest
 from msgspec import Struct
 
-from protocol.client import HttpService
-from protocol.model import Build, Result, built_image
-from protocol.recipe import (
+from protocol.model.build import Build, Result, built_image
+from protocol.model.recipe import (
     Base,
     BuiltBase,
     Command,
@@ -24,8 +23,9 @@ from protocol.recipe import (
     TextContent,
     UploadedContent,
 )
-from protocol.request import BuildRequest, Guidance, Needs
-from protocol.service import LOCAL
+from protocol.model.request import BuildRequest, Guidance, Needs
+from protocol.ports.service import LOCAL
+from protocol.remote.client import HttpService
 from tests.chaos.docker_node import DockerNode, Program, a_scheduler
 from tests.programs import a_client, ended, log_of
 from tests.streams import Given

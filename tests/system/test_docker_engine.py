@@ -27,7 +27,7 @@ from node.engines.errors import (
     NameTaken,
     RegistryUnreachable,
 )
-from node.workfolder import WorkFolder
+from node.files.workfolder import WorkFolder
 from tests.system import engine as tools
 from tests.system.private_engine import PrivateEngine, private_engine
 from tests.system.registry import BROKEN, DENIED, Answer, a_registry, an_image

@@ -4,8 +4,8 @@ import docker
 import pytest
 
 from node.container import LABEL
-from protocol.model import Result, State
-from protocol.service import LOCAL
+from protocol.model.build import Result, State
+from protocol.ports.service import LOCAL
 from tests.programs import a_node, ended, request, until
 
 pytestmark = [pytest.mark.system, pytest.mark.gen_test(timeout=90)]

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from protocol.errors import Invalid
-from protocol.model import Build, Result
-from protocol.recipe import (
+from protocol.model.build import Build, Result
+from protocol.model.recipe import (
     Command,
     FetchedContent,
     ImageBase,
@@ -23,8 +23,8 @@ from protocol.recipe import (
     TextContent,
     UploadedContent,
 )
-from protocol.request import BuildRequest
-from protocol.service import LOCAL
+from protocol.model.request import BuildRequest
+from protocol.ports.service import LOCAL
 from tests.programs import Program, a_node, ended, log_of
 from tests.system import engine as tools
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from protocol.beacon import SERVICE_TYPE, Beacon, instance_name
-from protocol.model import Build, Result, State
+from protocol.model.build import Build, Result, State
+from protocol.program.beacon import SERVICE_TYPE, Beacon, instance_name
 from tests.figures import Figures
 from tests.system.avahi import Avahi, Seen
 from tests.system.lan import Host, Lan, a_lan

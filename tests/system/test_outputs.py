@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from protocol.errors import Unavailable
-from protocol.model import Build, Result
-from protocol.recipe import OutboxOutput, Output, PathsOutput, StreamOutput
-from protocol.service import LOCAL, BuildService, OpenArtifact
+from protocol.model.build import Build, Result
+from protocol.model.recipe import OutboxOutput, Output, PathsOutput, StreamOutput
+from protocol.ports.service import LOCAL, BuildService, OpenArtifact
 from tests.chaos.docker_node import GATE, OUT, SCRIPT, DockerNode, a_scheduler, build_of
 from tests.figures import Figures
 from tests.programs import Program, a_client, a_node, ended, log_of

@@ -23,10 +23,10 @@ from tornado.websocket import WebSocketClientConnection, websocket_connect
 
 from protocol.api.mount import application
 from protocol.api.route import ApiSettings, Context
-from protocol.messages import BuildPage, BuildQuery, Registration, Roster, RosterEntry
-from protocol.model import Build, new_build
-from protocol.request import BuildRequest
-from protocol.service import BuildService, Caller
+from protocol.model.build import Build, new_build
+from protocol.model.messages import BuildPage, BuildQuery, Registration, Roster, RosterEntry
+from protocol.model.request import BuildRequest
+from protocol.ports.service import BuildService, Caller
 from scheduler.web import pages
 
 pytestmark = pytest.mark.system

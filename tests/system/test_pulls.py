@@ -5,10 +5,10 @@ from collections.abc import Iterator
 import docker
 import pytest
 
-from protocol.model import Build, Result
-from protocol.recipe import Command, ImageBase, NoOutput, Recipe
-from protocol.request import BuildRequest
-from protocol.service import LOCAL
+from protocol.model.build import Build, Result
+from protocol.model.recipe import Command, ImageBase, NoOutput, Recipe
+from protocol.model.request import BuildRequest
+from protocol.ports.service import LOCAL
 from tests.programs import Program, a_node, ended, log_of
 from tests.system import engine as tools
 from tests.system.docker_registry import PASSWORD, USER, Registry, a_docker_registry

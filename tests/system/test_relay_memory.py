@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from protocol.model import Result
-from protocol.recipe import IsoOutput
-from protocol.service import LOCAL
+from protocol.model.build import Result
+from protocol.model.recipe import IsoOutput
+from protocol.ports.service import LOCAL
 from tests.programs import a_client, ended, request
 from tests.system.processes import Process
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from protocol.errors import Busy
-from protocol.model import Build, Result
-from protocol.recipe import Command, ImageBase, NoOutput, Recipe
-from protocol.request import BuildRequest
-from protocol.service import LOCAL
+from protocol.model.build import Build, Result
+from protocol.model.recipe import Command, ImageBase, NoOutput, Recipe
+from protocol.model.request import BuildRequest
+from protocol.ports.service import LOCAL
 from tests.programs import Program, a_node, ended, log_of, until
 from tests.system import engine as tools
 

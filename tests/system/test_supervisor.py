@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from node.engines.docker import DockerEngine
-from node.workfolder import PlannedCommand, WorkFolder
+from node.files.workfolder import PlannedCommand, WorkFolder
 from tests.figures import Figures
 from tests.system.engine import (
     BUSYBOX,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from protocol.service import LOCAL
+from protocol.ports.service import LOCAL
 from tests.programs import a_node, a_scheduler, ended, ready
 from tests.streams import digest_of
 

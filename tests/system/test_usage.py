@@ -10,10 +10,10 @@ import pytest
 
 from node.engines.docker import DockerEngine
 from node.engines.docker_cgroups import usage_of
-from protocol.model import Build, Result, Usage
-from protocol.recipe import Command, ImageBase, NoOutput, Recipe
-from protocol.request import BuildRequest
-from protocol.service import LOCAL
+from protocol.model.build import Build, Result, Usage
+from protocol.model.recipe import Command, ImageBase, NoOutput, Recipe
+from protocol.model.request import BuildRequest
+from protocol.ports.service import LOCAL
 from tests.programs import Program, a_node, ended, until
 from tests.system import engine as tools
 

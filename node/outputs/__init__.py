@@ -1,0 +1,1 @@
+"""What a build makes: taken while it runs, or when its container has ended."""

@@ -1,0 +1,1 @@
+"""What both programs do alike with the builds that they have: found, watched, told of, kept."""

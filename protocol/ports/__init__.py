@@ -1,0 +1,1 @@
+"""The interfaces that API families and programs go by, and nothing that implements them."""

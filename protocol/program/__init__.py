@@ -1,0 +1,3 @@
+"""What running as a program takes, the same for all: settings, identity, sockets, mDNS, logs,
+metrics.
+"""

@@ -1,0 +1,278 @@
+"""HTTP between programs: requests that are answered with typed values, errors as the classes that
+the other side raised, whatever goes wrong on the way as `Unavailable`. Redirects are never
+followed.
+"""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any, TypeAlias, TypeVar
+
+import aiohttp
+
+from protocol import wire
+from protocol.errors import ERRORS, Busy, PoolError, Unavailable, Unreachable, Unsatisfiable
+from protocol.model.messages import Problem
+from protocol.ports.service import ByteStream
+
+T = TypeVar("T")
+
+Query: TypeAlias = Mapping[str, str] | Sequence[tuple[str, str]]
+"""Arguments of a URL; in pairs where one may be there twice."""
+
+ANSWER = 10.0
+"""Seconds that an answer may take beyond what it may be held, where nothing else is said."""
+CONNECT = 2.0
+"""Seconds that a connection may take; less than a scheduler's patience, to know which it was."""
+STALL = 60.0
+"""Seconds in which something of a streamed body moves, or its last piece is answered."""
+ANSWER_LIMIT = 64 << 20
+"""Bytes that an answer that is read whole may have."""
+_PIECE = 1 << 20
+_SHOWN = 200  # characters of a foreign error that are told
+_ALIVE = {
+    "TCP_KEEPIDLE": 5,  # seconds of silence after which the other machine is asked whether it lives
+    "TCP_KEEPINTVL": 5,  # seconds between such questions
+    "TCP_KEEPCNT": 3,  # of them may stay unanswered: a machine that lost its power says nothing
+    "TCP_USER_TIMEOUT": 5000,  # milliseconds after which what was sent into a gap is dropped, not
+    # delivered when the gap has closed and nobody waits for it any more
+}
+
+
+class Exchange:
+    """Connections to one program, opened when they are needed."""
+
+    def __init__(self, url: str, headers: Mapping[str, str], patience: float) -> None:
+        """`headers`: of every request; `patience`: the seconds that an answer may take beyond what
+        it may be held.
+        """
+        self._url = url
+        self._patience = patience
+        self._headers = {"Accept": wire.MSGPACK, **headers}
+        self._session: aiohttp.ClientSession | None = None
+
+    async def close(self) -> None:
+        """Close the connections."""
+        if self._session is not None:
+            await self._session.close()
+
+    async def get(self, path: str, kind: type[T], query: Query, *, held: float = 0) -> T:
+        """What a GET answers; it may be held for so many seconds."""
+        return _typed(await self._exchange("GET", path, query, None, held), kind)
+
+    async def post(
+        self, path: str, value: Any, kind: type[T] | None, headers: Mapping[str, str] = {}
+    ) -> Any:
+        """What a POST of this value answers; without a kind, nothing."""
+        packed = wire.encode(value, wire.MSGPACK)
+        body = await self._exchange("POST", path, {}, packed, 0, headers)
+        return None if kind is None else _typed(body, kind)
+
+    async def delete(self, path: str) -> None:
+        """A DELETE that is answered with nothing."""
+        await self._exchange("DELETE", path, {}, None, 0)
+
+    async def send(
+        self, method: str, path: str, stream: ByteStream, size: int | None, kind: type[T]
+    ) -> T:
+        """What a request with a streamed body answers. The stream's own error is raised as it is;
+        Unavailable where nothing moved for a time.
+        """
+        headers = {"Content-Type": "application/octet-stream"}
+        if size is not None:
+            headers["Content-Length"] = str(size)
+        body = _Sent(stream, size)
+        try:
+            async with asyncio.timeout(STALL) as body.patience:
+                async with await self._request(method, path, {}, headers, body) as response:
+                    return _typed(await read(response, ANSWER_LIMIT), kind)
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            if body.broke_off is not None:
+                raise body.broke_off from error
+            raise unavailable(self._url, error) from error
+
+    async def _exchange(
+        self,
+        method: str,
+        path: str,
+        query: Query,
+        body: bytes | None,
+        held: float,
+        headers: Mapping[str, str] = {},
+    ) -> bytes:
+        """A request that is answered whole."""
+        try:
+            async with asyncio.timeout(held + self._patience):
+                response = await self._request(method, path, query, headers, body)
+                async with response:
+                    return await read(response, ANSWER_LIMIT)
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise unavailable(self._url, error) from error
+
+    async def open(
+        self,
+        path: str,
+        query: Query,
+        headers: Mapping[str, str],
+        *,
+        held: float | None = 0,
+    ) -> aiohttp.ClientResponse:
+        """A request whose answer is streamed; it may be held for so many seconds, None: for as long
+        as the other side lives.
+        """
+        try:
+            async with asyncio.timeout(None if held is None else held + self._patience):
+                return await self._request("GET", path, query, headers, None)
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise unavailable(self._url, error) from error
+
+    async def _request(
+        self,
+        method: str,
+        path: str,
+        query: Query,
+        headers: Mapping[str, str],
+        body: "bytes | _Sent | None",
+    ) -> aiohttp.ClientResponse:
+        if isinstance(body, bytes):
+            headers = {**headers, "Content-Type": wire.MSGPACK}
+        response = await self._connection().request(
+            method,
+            self._url + path,
+            params=query,
+            headers=headers,
+            data=body,
+            allow_redirects=False,
+        )
+        if 200 <= response.status < 300:
+            return response
+        async with response:
+            raise _error(response, await read(response, ANSWER_LIMIT), self._url)
+
+    def _connection(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=30, socket_factory=_socket)
+            self._session = session(connector, self._headers)
+        return self._session
+
+
+class _Sent:
+    """A stream on its way out: whoever waits for its end is told of each piece that has moved."""
+
+    def __init__(self, stream: ByteStream, size: int | None) -> None:
+        self.patience: asyncio.Timeout | None = None
+        self.broke_off: PoolError | None = None
+        self._stream = stream
+        self._size = size
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        sent = 0
+        try:
+            async for piece in self._stream:
+                sent += len(piece)
+                yield piece
+                if self.patience is not None:
+                    self.patience.reschedule(asyncio.get_running_loop().time() + STALL)
+            if self._size not in (None, sent):  # the other side would wait for the rest
+                raise Unavailable(f"{sent} bytes came, and not {self._size}")
+        except PoolError as error:
+            self.broke_off = error
+            raise
+
+
+def session(
+    connector: aiohttp.TCPConnector,
+    headers: Mapping[str, str] = {},
+    *,
+    silence: float | None = None,
+) -> aiohttp.ClientSession:
+    """Connections to a program or server: its bytes as they come, no cookies, no proxies; at most
+    `silence` seconds between two pieces of an answer.
+    """
+    return aiohttp.ClientSession(
+        headers=headers,
+        timeout=aiohttp.ClientTimeout(
+            total=None, connect=CONNECT, sock_connect=CONNECT, sock_read=silence
+        ),
+        connector=connector,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,
+        read_bufsize=_PIECE,
+        trust_env=False,
+    )
+
+
+def unavailable(url: str, error: BaseException) -> Unavailable:
+    """What an error on the way to `url` is: Unreachable where nothing can have been heard."""
+    if isinstance(error, aiohttp.ClientResponseError):
+        return _foreign(f"{url} speaks no HTTP that is understood here")
+    if isinstance(error, aiohttp.ConnectionTimeoutError):
+        return Unreachable(f"{url} cannot be reached: no connection in {CONNECT:g} s")
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return Unreachable(f"{url} cannot be reached: {error.os_error.strerror or error}")
+    return Unavailable(f"{url} does not answer: {str(error)[:_SHOWN] or 'no answer in time'}")
+
+
+async def read(response: aiohttp.ClientResponse, limit: int) -> bytes:
+    """The whole body. Raises Unavailable where it has more bytes than that."""
+    body = bytearray()
+    async for piece in response.content.iter_any():
+        body += piece
+        if len(body) > limit:
+            where = f"{response.url.origin()}{response.url.raw_path}"
+            raise Unavailable(f"{where}: the answer is over {limit} bytes")
+    return bytes(body)
+
+
+def number(response: aiohttp.ClientResponse, header: str) -> int:
+    """What a header says; where it says no number, the answer is given up. Raises Unavailable."""
+    text = response.headers.get(header, "")
+    if not text.isdigit():
+        response.close()
+        raise Unavailable(f"the answer has no {header}")
+    return int(text)
+
+
+def _typed(body: bytes, kind: type[T]) -> T:
+    try:
+        return wire.decode(body, kind, wire.MSGPACK, limit=ANSWER_LIMIT)
+    except PoolError as error:
+        raise _foreign(f"an answer makes no sense: {error.detail}") from error
+
+
+def _error(response: aiohttp.ClientResponse, body: bytes, url: str) -> PoolError:
+    """The error that the other side raised; Unavailable where it speaks another language."""
+    try:
+        packed = response.headers.get("Content-Type", "") == wire.MSGPACK
+        plain = wire.decode(body, dict, wire.MSGPACK if packed else wire.JSON)
+        problem = wire.convert(plain, Problem)
+        kind = ERRORS[problem.type.rpartition(":")[2]]
+    except (PoolError, KeyError):
+        said = " ".join(body[:200].decode("utf-8", "replace").split())
+        return _foreign(f"{url} answered {response.status}, and not as a program of ours: {said!r}")
+    words = {"field": problem.field, "expected": problem.expected}
+    if issubclass(kind, Unsatisfiable):
+        size = response.headers.get("Content-Range", "").rpartition("/")[2]
+        return Unsatisfiable(problem.detail, size=int(size) if size.isdigit() else None, **words)
+    if issubclass(kind, Busy):
+        after = response.headers.get("Retry-After", "")
+        return Busy(problem.detail, retry_after=int(after) if after.isdigit() else 5, **words)
+    return kind(problem.detail, **words)
+
+
+def _foreign(detail: str) -> Unavailable:
+    """The error of an answer that no program of ours gives."""
+    error = Unavailable(detail)
+    error.foreign = True
+    return error
+
+
+def _socket(address: aiohttp.AddrInfoType) -> socket.socket:
+    """A socket that notices when the other end went without a word."""
+    family, kind, protocol, *_ = address
+    made = socket.socket(family, kind, protocol)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _ALIVE.items():
+        if hasattr(socket, name):
+            made.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+    return made

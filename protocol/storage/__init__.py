@@ -1,0 +1,1 @@
+"""What programs keep on disk: SQLite files, and bytes by their digest."""

@@ -1,0 +1,1 @@
+"""Bytes on their way: streams, and moving large bodies without a copy through Python."""

@@ -1,0 +1,1 @@
+"""The pool: programs that may be nodes, found, polled and remembered."""

@@ -1,0 +1,1 @@
+"""The roster as people and their programs see it: listed, as changes, over HTTP."""
