@@ -9,10 +9,12 @@ family renders these in its own dialect; the HTTP status of each class is decide
     │   ├── TooLarge       a body or value is over its limit
     │   ├── Unsupported    a media type or method that is not served
     │   └── Unsatisfiable  a byte range outside the artifact
+    ├── Unauthenticated    nothing, or nothing valid, says who the caller is
     ├── Denied             the caller may not do this, or the operator does not allow it
     ├── NotFound           no such build, artifact, node
     ├── Conflict           the request contradicts what is already there
     ├── Busy               no room now: try again after the stated time
+    │   └── TooOften       the caller asks, or fails, more often than is allowed
     └── Unavailable        somebody behind us (engine, node, scheduler) does not answer
         └── Unreachable    there was not even a connection: what we said was never heard
 
@@ -56,6 +58,10 @@ class Unsatisfiable(Invalid):
         self.size = size
 
 
+class Unauthenticated(PoolError):
+    """It is not known who asks."""
+
+
 class Denied(PoolError):
     """This is not allowed."""
 
@@ -79,6 +85,10 @@ class Busy(PoolError):
         self.retry_after = retry_after
 
 
+class TooOften(Busy):
+    """This was asked too often."""
+
+
 class Unavailable(PoolError):
     """Somebody this depends on does not answer."""
 
@@ -97,10 +107,12 @@ ERRORS: dict[str, type[PoolError]] = {
         TooLarge,
         Unsupported,
         Unsatisfiable,
+        Unauthenticated,
         Denied,
         NotFound,
         Conflict,
         Busy,
+        TooOften,
         Unavailable,
         Unreachable,
     )

@@ -102,6 +102,28 @@ Moment = Annotated[float, Meta(ge=0, le=1e11)]
 """Seconds since the epoch."""
 
 
+class Joining(Struct, frozen=True):
+    """A program asks to be of the pool."""
+
+    secret: Annotated[bytes, Meta(max_length=64)]  # of the join token
+    request: Annotated[bytes, Meta(max_length=4096)]  # for a certificate, in PEM
+    role: Annotated[str, Meta(pattern=r"^(node|scheduler)$(?!\n)")]
+    name: Annotated[str, Meta(pattern=r"^[ -~]{1,200}$(?!\n)")]  # how people call it
+
+
+class Renewal(Struct, frozen=True):
+    """A member asks for another certificate for its key."""
+
+    request: Annotated[bytes, Meta(max_length=4096)]  # in PEM
+
+
+class Admittance(Struct, frozen=True):
+    """What makes a program one of the pool."""
+
+    authorities: tuple[bytes, ...]  # certificates in PEM, whose certificates are believed
+    certificate: bytes  # its own, in PEM
+
+
 class BuildQuery(Struct, frozen=True):
     """Which builds to list, `limit` of them, beginning behind `cursor`. A build must be all that is
     asked for.

@@ -26,11 +26,13 @@ from protocol.model.request import BuildRequest, Forward, Secrets
 class Role(enum.Enum):
     """What a caller is to this program; `protocol/api/access.py` says what each may do."""
 
+    NOBODY = "nobody"  # nothing says who it is
     VIEWER = "viewer"
     USER = "user"
     OPERATOR = "operator"
     ADMIN = "admin"
-    PROGRAM = "program"  # another program of the pool
+    NODE = "node"  # a program of the pool that builds are given to
+    PROGRAM = "program"  # one that gives builds: a scheduler
 
 
 class Caller(Struct, frozen=True):

@@ -3,6 +3,9 @@
 from msgspec import Struct
 from msgspec.structs import replace
 
+WAITING, ADMITTED, REVOKED = "waiting", "admitted", "revoked"
+"""Where a program stands that asked to join the pool."""
+
 
 class KnownNode(Struct, frozen=True):
     """A node, or a scheduler below us, that answered once."""
@@ -20,6 +23,8 @@ class KnownNode(Struct, frozen=True):
     priority_cap: int | None = None  # the highest that its own is taken for; None: no such
     labels: tuple[str, ...] = ()  # the admin's
     own_labels: bool = True  # its own count beside the admin's
+    admission: str = ""  # waiting, admitted, revoked; empty: it has not asked to join
+    admission_reason: str = ""  # by what
 
     @property
     def kept(self) -> bool:

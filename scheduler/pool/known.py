@@ -73,6 +73,12 @@ class Known:
         self._changed()
         return node
 
+    async def put(self, node: KnownNode) -> None:
+        """Remember it like this; it is on disk when this returns. Raises Unavailable."""
+        await self._store.put_node(node)
+        self._nodes[node.id] = node
+        self._changed()
+
     async def forget(self, node: str) -> None:
         """Drop all that is remembered of the node of this id. Raises Unavailable."""
         await self._store.forget_node(node)

@@ -1,0 +1,152 @@
+"""How a program becomes one of a pool, and stays it: it asks the pool's scheduler for a certificate,
+and for another one before that ends.
+"""
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from protocol.errors import Busy, Denied, PoolError
+from protocol.remote.exchange import ANSWER, Exchange, Secured
+from protocol.model.messages import Admittance, Joining, Renewal
+from protocol.trust import certificates
+from protocol.trust.certificates import SCHEDULER
+from protocol.trust.membership import Membership, Memberships, believing, issued, unproven
+from protocol.trust.token import JoinToken
+
+log = logging.getLogger(__name__)
+
+AUTHORITY_PATH = "/pool/v1/authority"
+"""Where a scheduler shows its pool's authorities, to anybody."""
+JOIN_PATH = "/pool/v1/join"
+RENEW_PATH = "/pool/v1/renew"
+_FIRST, _MOST = 1.0, 60.0  # seconds between tries to join
+_NO_NAME = "authority.invalid"
+"""What is looked for where no name is known yet."""
+
+
+class Applicant:
+    """A program that asks to be of a pool, under its key."""
+
+    def __init__(self, key: Ed25519PrivateKey, role: str, name: str) -> None:
+        self.id = certificates.fingerprint(key.public_key())
+        self._key = key
+        self._role = role
+        self._name = name
+
+    async def join(self, url: str, token: JoinToken) -> Membership:
+        """What the scheduler of the pool gives us that listens at this URL (https). Raises Denied
+        (it is not of the token's pool, or does not want us), Busy (not yet), Unavailable, Invalid.
+        """
+        authority = await _authority(url, token)
+        pool = certificates.pool_of(authority)
+        context = believing(authority)
+        name = certificates.server_name(SCHEDULER, pool)
+        asked = Joining(token.secret, certificates.ask(self._key), self._role, self._name)
+        return await self._asked(url, Secured(lambda: context, name), JOIN_PATH, asked)
+
+    async def renew(self, url: str, memberships: Memberships, pool: str) -> Membership:
+        """The same for a member. Raises as `join`."""
+        name = certificates.server_name(SCHEDULER, pool)
+        secured = Secured(lambda: memberships.client(pool), name)
+        return await self._asked(url, secured, RENEW_PATH, Renewal(certificates.ask(self._key)))
+
+    async def _asked(
+        self, url: str, secured: Secured, path: str, asked: Joining | Renewal
+    ) -> Membership:
+        exchange = Exchange(url, {}, ANSWER, secured)
+        try:
+            given = await exchange.post(path, asked, Admittance)
+        finally:
+            await exchange.close()
+        authorities = tuple(certificates.read(one) for one in given.authorities)
+        return issued(authorities, certificates.read(given.certificate), self.id, self._role)
+
+
+async def _authority(url: str, token: JoinToken) -> "certificates.x509.Certificate":
+    """The authority that the token names, from whoever answers there. Raises Denied, Unavailable."""
+    context = unproven()
+    exchange = Exchange(url, {}, ANSWER, Secured(lambda: context, _NO_NAME))
+    try:
+        shown = await exchange.get(AUTHORITY_PATH, tuple[bytes, ...], {})
+    finally:
+        await exchange.close()
+    for data in shown:
+        certificate = certificates.read(data)
+        if certificates.digest(certificate) == token.authority:
+            return certificate
+    raise Denied(f"what answers at {url} is not of the pool that the token is for")
+
+
+async def keep_joined(
+    applicant: Applicant,
+    memberships: Memberships,
+    pool: str,
+    url: Callable[[], str],
+    every: float,
+    clock: Callable[[], float] = time.time,
+) -> None:
+    """Ask again for a certificate, and for what to believe, each `every` seconds, at the URL where
+    the scheduler is then; empty: nobody knows. Sooner where ours is about to end.
+    """
+    said = ""
+    while True:
+        # Not all at once where many were started together.
+        await asyncio.sleep(every * random.uniform(0.8, 1.0))
+        if not (place := url()):
+            continue
+        try:
+            memberships.put(await applicant.renew(place, memberships, pool))
+            words = ""
+        except (PoolError, OSError) as error:
+            left = certificates.ends(memberships.all()[pool].certificate) - clock()
+            words = f"the certificate could not be renewed, it has {left / 86400:.1f} days: {error}"
+        if words and words != said:
+            log.warning("%s", words)
+        said = words
+
+
+async def keep_asking(
+    applicant: Applicant,
+    memberships: Memberships,
+    token: JoinToken,
+    urls: Callable[[], tuple[str, ...]],
+    found: "asyncio.Event",
+) -> tuple[str, Membership]:
+    """Ask every scheduler that is found, until one lets us in: (its URL, what it gave us). `found`
+    is set when there is another one. Raises Denied where one of the token's pool refuses us.
+    """
+    pause = _FIRST
+    said: set[str] = set()
+    while True:
+        for url in urls():
+            try:
+                membership = await applicant.join(url, token)
+                memberships.put(membership)
+                return url, membership
+            except Busy as error:
+                words, pause = error.detail, min(pause, error.retry_after)
+            except (PoolError, OSError) as error:
+                words = f"{url} does not let us in: {error}"
+            if words not in said:
+                said.add(words)
+                log.warning("%s", words)
+        found.clear()
+        try:
+            async with asyncio.timeout(pause):
+                await found.wait()
+        except TimeoutError:
+            pause = min(pause * 2, _MOST)
+
+
+def load_key(path: Path) -> Ed25519PrivateKey:
+    """A program's private key."""
+    key = serialization.load_pem_private_key(path.read_bytes(), None)
+    assert isinstance(key, Ed25519PrivateKey)
+    return key

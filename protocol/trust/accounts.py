@@ -1,0 +1,307 @@
+"""Who may call: tokens and users of one program, in a file of its own, and what they did.
+
+Of a token only a digest is kept: it has 128 random bits, so that trying finds none. Passwords are
+people's, and kept by argon2id.
+"""
+
+import asyncio
+import base64
+import hashlib
+import re
+import secrets
+from collections.abc import Callable
+from hmac import compare_digest
+from pathlib import Path
+from sqlite3 import Connection
+from typing import Annotated, TypeVar
+
+import msgspec
+from argon2 import PasswordHasher
+from argon2.exceptions import InvalidHashError, VerificationError
+from msgspec import Meta, Struct
+
+from protocol import wire
+from protocol.storage.database import Database
+from protocol.errors import Conflict, Denied, Invalid, NotFound
+from protocol.ports.service import Role
+
+T = TypeVar("T", bound=Struct)
+
+FILE = "access.db"
+"""In a program's data folder."""
+PREFIX = "imagepool-"
+"""What every token of a client begins with, so that people and scanners know one."""
+SESSION = 12 * 3600.0
+"""Seconds for which somebody who gave a password is known by a cookie."""
+
+MIGRATIONS = (
+    """
+    CREATE TABLE tokens (id TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+    CREATE TABLE users (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+    CREATE TABLE audit (number INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL,
+                        value BLOB NOT NULL);
+    CREATE TRIGGER audit_stays BEFORE UPDATE ON audit BEGIN SELECT RAISE(ABORT, 'append-only'); END;
+    """,
+)
+
+_TEXT = re.compile(PREFIX + r"([a-z2-7]{8})-([a-z2-7]{26})")
+_PASSWORD_LEAST, _PASSWORD_LIMIT = 12, 1024  # characters
+_AT_ONCE = 2  # passwords that are hashed at the same time: each takes 64 MiB for a moment
+_ROLES = (Role.VIEWER, Role.USER, Role.OPERATOR, Role.ADMIN)
+
+OwnerName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@+-]{0,127}$(?!\n)")]
+"""Whose builds are whose."""
+
+
+class Token(Struct, frozen=True):
+    """What is kept of a token."""
+
+    id: str
+    name: OwnerName
+    role: Role
+    owner: OwnerName  # whose builds its bearer sees, and makes
+    created: float  # seconds since the epoch
+    expires: float | None = None  # None: never
+    session: bool = False  # it is the cookie of somebody who gave a password
+
+
+class User(Struct, frozen=True):
+    """Somebody with a password; the name is the owner of their builds."""
+
+    name: OwnerName
+    role: Role
+    created: float
+
+
+class Deed(Struct, frozen=True):
+    """What somebody did, or was not allowed to do."""
+
+    at: float
+    who: str  # the owner's name, or a program's id
+    token: str  # its id; empty: none
+    address: str  # where it was asked from
+    what: str  # method and path
+    status: int
+
+
+class _Kept(Struct, frozen=True):
+    token: Token
+    digest: str
+
+
+class _KeptUser(Struct, frozen=True):
+    user: User
+    password: str  # as argon2id has it
+
+
+class Accounts:
+    """The tokens and users of one program. For use on one event loop."""
+
+    def __init__(self, folder: Path, clock: Callable[[], float]) -> None:
+        """Raises Conflict, Unavailable."""
+        self._clock = clock
+        self._database = Database(folder / FILE, MIGRATIONS)
+        self._tokens = {kept.token.id: kept for kept in self._database.read(_tokens)}
+        self._users = {kept.user.name: kept for kept in self._database.read(_users)}
+        self._hasher = PasswordHasher()  # of RFC 9106's second choice, in its low-memory form
+        self._hashing = asyncio.Semaphore(_AT_ONCE)
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nobody to tell apart: no token, no user."""
+        return not self._users and not any(not kept.token.session for kept in self._tokens.values())
+
+    # Tokens
+
+    def tokens(self) -> tuple[Token, ...]:
+        """All of them, sessions apart; the oldest first."""
+        found = [kept.token for kept in self._tokens.values() if not kept.token.session]
+        return tuple(sorted(found, key=lambda token: token.created))
+
+    async def make_token(
+        self, name: str, role: Role, owner: str = "", lasts: float | None = None
+    ) -> tuple[str, Token]:
+        """(the token's text, which nobody can tell afterwards; what is kept of it), on disk.
+        `owner`: the token's name where it is empty. Raises Conflict where the name is taken,
+        Invalid, Unavailable.
+        """
+        if role not in _ROLES:
+            raise Invalid(f"{role.value} is no client's role", field="role", expected="a client's")
+        if any(token.name == name for token in self.tokens()):
+            raise Conflict(f"there is a token {name[:64]!r}", field="name", expected="another name")
+        return await self._make(name, role, owner or name, lasts, session=False)
+
+    async def _make(
+        self, name: str, role: Role, owner: str, lasts: float | None, *, session: bool
+    ) -> tuple[str, Token]:
+        now = self._clock()
+        key, secret = _drawn(5), _drawn(16)
+        expires = None if lasts is None else now + lasts
+        token = _checked(Token(key, name, role, owner, now, expires, session))
+        kept = _Kept(token, _digest(secret))
+        packed = msgspec.msgpack.encode(kept)
+        await self._database.write(lambda c: c.execute(_PUT_TOKEN, (key, packed)))
+        self._tokens[key] = kept
+        return f"{PREFIX}{key}-{secret}", token
+
+    def token(self, text: str) -> Token:
+        """The token whose text this is. Raises Denied, for whatever reason in the same words."""
+        match = _TEXT.fullmatch(text)
+        key, secret = match.groups() if match else ("", "")
+        kept = self._tokens.get(key)
+        same = compare_digest(kept.digest if kept else _digest(""), _digest(secret))
+        if kept is None or not same or self._is_over(kept.token):
+            raise Denied("the token is not, or not any more, one of this program")
+        return kept.token
+
+    async def revoke(self, name: str) -> None:
+        """End a token, by name or id. Raises NotFound, Unavailable."""
+        for kept in tuple(self._tokens.values()):
+            if name in (kept.token.id, kept.token.name) and not kept.token.session:
+                await self._end(kept.token.id)
+                return
+        raise NotFound(f"there is no token {name[:64]!r}", field="token")
+
+    async def _end(self, key: str) -> None:
+        await self._database.write(lambda c: c.execute("DELETE FROM tokens WHERE id = ?", (key,)))
+        self._tokens.pop(key, None)
+
+    async def forget_over(self) -> None:
+        """Drop what has expired. Raises Unavailable."""
+        for kept in tuple(self._tokens.values()):
+            if self._is_over(kept.token):
+                await self._end(kept.token.id)
+
+    def _is_over(self, token: Token) -> bool:
+        return token.expires is not None and token.expires <= self._clock()
+
+    # Users
+
+    def users(self) -> tuple[User, ...]:
+        """All of them, by name."""
+        return tuple(self._users[name].user for name in sorted(self._users))
+
+    async def put_user(self, name: str, role: Role, password: str) -> User:
+        """Make a user, or give one another role and password; all its sessions end. Raises Invalid,
+        Unavailable.
+        """
+        if role not in _ROLES:
+            raise Invalid(f"{role.value} is no client's role", field="role", expected="a client's")
+        if not _PASSWORD_LEAST <= len(password) <= _PASSWORD_LIMIT:
+            raise Invalid(
+                f"the password has {len(password)} characters",
+                field="password",
+                expected=f"{_PASSWORD_LEAST} to {_PASSWORD_LIMIT} characters",
+            )
+        known = self._users.get(name)
+        user = _checked(User(name, role, known.user.created if known else self._clock()))
+        async with self._hashing:
+            kept = _KeptUser(user, await asyncio.to_thread(self._hasher.hash, password))
+        packed = msgspec.msgpack.encode(kept)
+        await self._database.write(lambda c: c.execute(_PUT_USER, (name, packed)))
+        self._users[name] = kept
+        await self._end_sessions(name)
+        return user
+
+    async def remove_user(self, name: str) -> None:
+        """Raises NotFound, Unavailable."""
+        if name not in self._users:
+            raise NotFound(f"there is no user {name[:64]!r}", field="user")
+        await self._database.write(lambda c: c.execute("DELETE FROM users WHERE name = ?", (name,)))
+        del self._users[name]
+        await self._end_sessions(name)
+
+    async def _end_sessions(self, name: str) -> None:
+        for kept in tuple(self._tokens.values()):
+            if kept.token.session and kept.token.owner == name:
+                await self._end(kept.token.id)
+
+    async def check_password(self, name: str, password: str) -> User:
+        """The user who gave the right password. It takes as long for a name that nobody has. Raises
+        Denied.
+        """
+        kept = self._users.get(name)
+        try:
+            async with self._hashing:
+                await asyncio.to_thread(self._verify, kept, password[:_PASSWORD_LIMIT])
+        except (VerificationError, InvalidHashError) as error:
+            raise Denied("the name or the password is wrong") from error
+        if kept is None:
+            raise Denied("the name or the password is wrong")
+        return kept.user
+
+    def _verify(self, kept: "_KeptUser | None", password: str) -> None:
+        if kept is None:
+            self._hasher.hash(password)
+        else:
+            self._hasher.verify(kept.password, password)
+
+    async def begin_session(self, user: User) -> str:
+        """The text of the cookie by which they are known for a while. Raises Unavailable."""
+        made, _ = await self._make(user.name, user.role, user.name, SESSION, session=True)
+        return made
+
+    async def end_session(self, text: str) -> None:
+        """Raises Denied, Unavailable."""
+        token = self.token(text)
+        if token.session:
+            await self._end(token.id)
+
+    # What was done
+
+    async def note(self, deed: Deed) -> None:
+        """On disk when this returns. Raises Unavailable."""
+        packed = msgspec.msgpack.encode(deed)
+        await self._database.write(
+            lambda c: c.execute("INSERT INTO audit (at, value) VALUES (?, ?)", (deed.at, packed))
+        )
+
+    async def deeds(self, before: int, limit: int) -> tuple[tuple[int, Deed], ...]:
+        """(number, deed), the newest first, with smaller numbers than `before`."""
+        rows = await self._database.write(
+            lambda c: c.execute(
+                "SELECT number, value FROM audit WHERE number < ? ORDER BY number DESC LIMIT ?",
+                (before, limit),
+            ).fetchall()
+        )
+        return tuple((number, msgspec.msgpack.decode(row, type=Deed)) for number, row in rows)
+
+    async def forget_deeds(self, before: float) -> None:
+        """Drop what was done before that moment. Raises Unavailable."""
+        await self._database.write(lambda c: c.execute("DELETE FROM audit WHERE at < ?", (before,)))
+
+    async def close(self) -> None:
+        """Write what was given, and close the file."""
+        await self._database.close()
+
+
+def _checked(value: T) -> T:
+    """The value, if its fields are as their types say. Raises Invalid."""
+    return wire.convert(msgspec.to_builtins(value), type(value))
+
+
+def _digest(secret: str) -> str:
+    return hashlib.sha256(b"imagepool token\n" + secret.encode()).hexdigest()
+
+
+def _drawn(count: int) -> str:
+    """So many random bytes, in letters and digits that nobody confuses."""
+    return base64.b32encode(secrets.token_bytes(count)).decode().lower().rstrip("=")
+
+
+_PUT_TOKEN = """
+    INSERT INTO tokens VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET value = excluded.value
+"""
+_PUT_USER = """
+    INSERT INTO users VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value
+"""
+
+
+def _tokens(connection: Connection) -> list[_Kept]:
+    rows = connection.execute("SELECT value FROM tokens").fetchall()
+    return [msgspec.msgpack.decode(row[0], type=_Kept) for row in rows]
+
+
+def _users(connection: Connection) -> list[_KeptUser]:
+    rows = connection.execute("SELECT value FROM users").fetchall()
+    return [msgspec.msgpack.decode(row[0], type=_KeptUser) for row in rows]

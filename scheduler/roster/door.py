@@ -1,0 +1,181 @@
+"""How programs become members of the pool, on the listener for the pool; and what an admin says of
+that, on the listener for clients.
+"""
+
+from typing import Protocol
+
+from protocol.api.access import Permission
+from protocol.api.base import Handler
+from protocol.api.operation import Operation, answered, done
+from protocol.api.route import Route
+from protocol.model.messages import (
+    Admittance,
+    AuthorityState,
+    Invitation,
+    Joining,
+    Renewal,
+    Revocation,
+)
+from protocol.ports.service import Caller
+from protocol.program.joining import AUTHORITY_PATH, JOIN_PATH, RENEW_PATH
+from scheduler.roster.nodes_api import NODE
+
+
+class DoorPort(Protocol):
+    """Who is let in. Each verb raises Unavailable where it cannot be written down."""
+
+    def authorities(self) -> tuple[bytes, ...]:
+        """Certificates in PEM."""
+
+    async def join(self, asked: Joining, address: str) -> Admittance:
+        """See `scheduler/admission.py`."""
+
+    async def renew(self, caller: Caller, asked: Renewal) -> Admittance:
+        """See there."""
+
+    def invitation(self) -> Invitation:
+        """What somebody pastes on another machine."""
+
+    def new_token(self) -> Invitation:
+        """The same with another token; the one before admits nobody any more."""
+
+    async def admit(self, node: str) -> None:
+        """An admin's yes. Raises NotFound, Conflict."""
+
+    async def revoke(self, node: str, reason: str) -> None:
+        """Put it out of the pool. Raises NotFound."""
+
+    def authority(self) -> AuthorityState:
+        """Which authorities are believed, and who has yet to."""
+
+    async def replace_authority(self, step: str) -> AuthorityState:
+        """Begin to replace it, or take the next step though somebody has yet to. Raises Conflict."""
+
+
+class DoorHandler(Handler):
+    """What sees the door."""
+
+    @property
+    def port(self) -> DoorPort:
+        """The pool's door."""
+        port: DoorPort = self.context.extras["door"]
+        return port
+
+
+class Authorities(DoorHandler):
+    """What a join token is compared with."""
+
+    def get(self) -> None:
+        """To anybody: there is no secret in it."""
+        self.reply(self.port.authorities())
+
+
+class Join(DoorHandler):
+    """The one thing that somebody without a certificate may ask."""
+
+    async def post(self) -> None:
+        """With a join token's secret."""
+        address = self.request.remote_ip or ""
+        self.reply(await self.port.join(self.decoded(Joining), address))
+
+
+class Renew(DoorHandler):
+    """Another certificate for a member."""
+
+    async def post(self) -> None:
+        """Under the same key and role."""
+        self.reply(await self.port.renew(self.caller, self.decoded(Renewal)))
+
+
+class Invite(DoorHandler):
+    """What brings another machine into the pool."""
+
+    def get(self) -> None:
+        """The token of now."""
+        self.reply(self.port.invitation())
+
+    def post(self) -> None:
+        """Another token."""
+        self.reply(self.port.new_token())
+
+
+class AdmitNode(DoorHandler):
+    """An admin's yes to a node that waits for it."""
+
+    async def post(self, node: str) -> None:
+        """It is in."""
+        await self.port.admit(node)
+        self.set_status(204)
+
+
+class RevokeNode(DoorHandler):
+    """Putting a node out of the pool."""
+
+    async def post(self, node: str) -> None:
+        """It is called no more, and what it asks is refused."""
+        asked = self.decoded(Revocation) if self.received else Revocation()
+        await self.port.revoke(node, asked.reason)
+        self.set_status(204)
+
+
+class TheAuthority(DoorHandler):
+    """The pool's certificate authority."""
+
+    def get(self) -> None:
+        """Which there are, and which members have yet to hear of one."""
+        self.reply(self.port.authority())
+
+    def setup(self, step: str = "") -> None:  # type: ignore[override]
+        """`step`: what a POST does."""
+        self._step = step
+
+    async def post(self) -> None:
+        """A step of replacing it."""
+        self.reply(await self.port.replace_authority(self._step))
+
+
+POOL_ROUTES = (
+    Route(AUTHORITY_PATH, Authorities, {"GET": Permission.ASK_TO_JOIN}),
+    Route(JOIN_PATH, Join, {"POST": Permission.ASK_TO_JOIN}),
+    Route(RENEW_PATH, Renew, {"POST": Permission.RENEW}),
+)
+"""On the listener for the pool only."""
+
+_ADMIT = Permission.ADMIT
+
+ROUTES = (
+    Route(
+        "/api/v1/pool/invitation",
+        Invite,
+        {"GET": _ADMIT, "POST": _ADMIT},
+        operations={
+            "GET": Operation("The join token", answered(Invitation, "what to paste elsewhere")),
+            "POST": Operation(
+                "Another join token", answered(Invitation, "the one before admits nobody now")
+            ),
+        },
+    ),
+    Route(
+        f"/api/v1/nodes/{NODE}/admit",
+        AdmitNode,
+        {"POST": _ADMIT},
+        operations={
+            "POST": Operation("Let a node in that waits", done("it is in"), errors=(409, 502))
+        },
+    ),
+    Route(
+        f"/api/v1/nodes/{NODE}/revoke",
+        RevokeNode,
+        {"POST": _ADMIT},
+        operations={
+            "POST": Operation(
+                "Put a node out of the pool",
+                done("it is called no more, and what it asks is refused"),
+                body=Revocation,
+                body_optional=True,
+                errors=(502,),
+            )
+        },
+    ),
+)
+"""On the listener for clients."""
