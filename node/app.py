@@ -42,6 +42,7 @@ from protocol.errors import Invalid
 from protocol.model.build import Build, NodeReference
 from protocol.model.lifecycle import Event
 from protocol.program import health, identity, mdns
+from protocol.program.admitting import client_callers
 from protocol.program.beacon import Beacon
 from protocol.program.identity import Identity
 from protocol.program.logs import about, log_step
@@ -51,6 +52,8 @@ from protocol.program.settings import data_folder
 from protocol.program.source import source
 from protocol.storage.blob_folder import BlobFolder
 from protocol.storage.database import keep_erasing
+from protocol.trust.accounts import Accounts
+from protocol.trust.owned import OwnedService
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +82,8 @@ class Node:
         self.identity = me
         self.settings = settings
         self.metrics = Metrics(Program(me.id, settings.name or platform.node(), "node"))
+        self.accounts = Accounts(folder, time.time)
+        self.callers = client_callers(self.accounts, settings)
         self.engine: Engine = ENGINES[settings.engine](folder)
         self.node = NodeReference(me.id, settings.name or platform.node())
         self.state = NodeState(me, self.node, settings, self.engine, folder, time.time)
@@ -199,7 +204,9 @@ class Node:
             "http": self.metrics.answered,
             "blobs": self.service,
         }
-        return application(Context(self.service, self.settings, extras), ROUTES)
+        return application(
+            Context(OwnedService(self.service), self.settings, self.callers, extras), ROUTES
+        )
 
     def beacon(self, listener: Listener) -> Beacon:
         """What it advertises."""
@@ -227,6 +234,7 @@ class Node:
         self._resuming.cancel()
         await self.notices.close()
         await self.ledger.close()
+        await self.accounts.close()
         self.engine.close()
         self._long.shutdown(wait=False, cancel_futures=True)
 

@@ -17,6 +17,7 @@ family renders these in its own dialect; the HTTP status of each class is decide
     │   └── TooOften       the caller asks, or fails, more often than is allowed
     └── Unavailable        somebody behind us (engine, node, scheduler) does not answer
         └── Unreachable    there was not even a connection: what we said was never heard
+            └── Unproven   who answers does not prove to be whom we mean
 
 
 """
@@ -99,6 +100,10 @@ class Unreachable(Unavailable):
     """There is no connection to it."""
 
 
+class Unproven(Unreachable):
+    """It does not prove who it is."""
+
+
 ERRORS: dict[str, type[PoolError]] = {
     cls.__name__: cls
     for cls in (
@@ -115,5 +120,6 @@ ERRORS: dict[str, type[PoolError]] = {
         TooOften,
         Unavailable,
         Unreachable,
+        Unproven,
     )
 }

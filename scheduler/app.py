@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import platform
+import time
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from protocol.errors import PoolError
 from protocol.model.build import Build
 from protocol.ports.service import Caller, Role
 from protocol.program import health, identity, mdns
+from protocol.program.admitting import client_callers
 from protocol.program.beacon import Beacon
 from protocol.program.identity import Identity
 from protocol.program.logs import log_step
@@ -30,6 +32,8 @@ from protocol.program.settings import data_folder
 from protocol.program.source import source
 from protocol.storage.blob_folder import BlobFolder
 from protocol.storage.database import keep_erasing
+from protocol.trust.accounts import Accounts
+from protocol.trust.owned import OwnedService
 from scheduler.config import SchedulerSettings
 from scheduler.dispatch.dispatcher import Dispatcher
 from scheduler.ledger import Ledger
@@ -72,6 +76,8 @@ class Scheduler:
         self.name = settings.name or platform.node()
         self.store = store
         self.metrics = Metrics(Program(me.id, self.name, "scheduler"))
+        self.accounts = Accounts(folder, time.time)
+        self.callers = client_callers(self.accounts, settings)
         ledger = Ledger(Board(), store)
         ledger.observe = self._observe
         caller = Caller(owner="", role=Role.PROGRAM, program=me.id, store=store.id)
@@ -111,7 +117,9 @@ class Scheduler:
             "http": self.metrics.answered,
             "blobs": self.service,
         }
-        return application(Context(self.service, self.settings, extras), ROUTES)
+        return application(
+            Context(OwnedService(self.service), self.settings, self.callers, extras), ROUTES
+        )
 
     def beacon(self, listener: Listener) -> Beacon:
         """What it advertises."""
@@ -157,6 +165,7 @@ class Scheduler:
         await self.dispatcher.close()
         await self.dispatcher.ledger.close()
         await self.store.close()
+        await self.accounts.close()
 
     async def leave(self) -> None:
         """Tell schedulers above us."""

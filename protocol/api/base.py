@@ -22,7 +22,14 @@ from protocol.api.negotiation import preferred
 from protocol.api.operation import check_arguments
 from protocol.api.problems import STATUS, problem, translated
 from protocol.api.route import Context, Route
-from protocol.errors import Busy, Invalid, PoolError, TooLarge, Unsatisfiable
+from protocol.errors import (
+    Busy,
+    Invalid,
+    PoolError,
+    TooLarge,
+    Unauthenticated,
+    Unsatisfiable,
+)
 from protocol.model import idempotency
 from protocol.ports.service import Caller
 
@@ -81,7 +88,7 @@ class Handler(web.RequestHandler):
         permission = self.route.permissions.get(self.request.method or "")
         if permission is None:
             raise web.HTTPError(405)
-        self.caller = access.caller_of(self.request)
+        self.caller = self.context.callers.caller_of(self.request)
         access.check(self.caller, permission)
         self._check_accepted()
         operation = self.route.operations.get(self.request.method or "")
@@ -265,6 +272,8 @@ class Handler(web.RequestHandler):
             error = translated(status_code, error)
         status = STATUS[type(error)] if type(error) is not PoolError else status_code
         self.set_status(status)
+        if isinstance(error, Unauthenticated):
+            self.set_header("WWW-Authenticate", "Bearer")
         if isinstance(error, Busy):
             self.set_header("Retry-After", str(error.retry_after))
         if isinstance(error, Unsatisfiable) and error.size is not None:

@@ -15,9 +15,9 @@ from urllib.parse import urlsplit
 from msgspec import Struct
 from tornado.httputil import HTTPServerRequest
 
-from protocol.trust.accounts import Accounts
 from protocol.errors import Denied, Invalid, TooOften, Unauthenticated
 from protocol.ports.service import Caller, Role
+from protocol.trust.accounts import Accounts
 from protocol.trust.certificates import SCHEDULER
 from protocol.trust.membership import Memberships
 
@@ -50,6 +50,7 @@ class Rules(Struct, frozen=True):
 
     anonymous: str = "none"  # what somebody without a token is: none, viewer, user
     unproven: str = "loopback"  # whence programs need no certificate: none, loopback, anywhere
+    behind: bool = False  # a proxy on this machine speaks for others
 
 
 class ProvenCallers:
@@ -92,7 +93,7 @@ class ClientCallers:
             return self._by_token(request, cookie.value, cookie=True)
         if PROGRAM_HEADER in request.headers and self._believes_programs(request):
             return _program(request)
-        if self._accounts.empty and is_local(request):
+        if self._accounts.empty and self._is_local(request):
             return _acting(request, Caller(owner="local", role=Role.ADMIN))
         role = {"viewer": Role.VIEWER, "user": Role.USER}.get(self._rules.anonymous, Role.NOBODY)
         return Caller(owner="anonymous", role=role)
@@ -119,8 +120,11 @@ class ClientCallers:
 
     def _believes_programs(self, request: HTTPServerRequest) -> bool:
         anywhere = self._rules.unproven == "anywhere"
-        here = self._rules.unproven == "loopback" and is_local(request)
+        here = self._rules.unproven == "loopback" and self._is_local(request)
         return anywhere or here
+
+    def _is_local(self, request: HTTPServerRequest) -> bool:
+        return not self._rules.behind and is_local(request)
 
 
 class Failures:

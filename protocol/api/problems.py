@@ -20,6 +20,7 @@ from protocol.errors import (
     TooOften,
     Unauthenticated,
     Unavailable,
+    Unproven,
     Unreachable,
     Unsatisfiable,
     Unsupported,
@@ -42,6 +43,7 @@ STATUS: dict[type[PoolError], int] = {
     TooOften: 429,
     Unavailable: 502,
     Unreachable: 502,
+    Unproven: 502,
 }
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from protocol.api.access import Permission
+from protocol.api.callers import Callers
 from protocol.api.operation import Operation
 from protocol.ports.service import BuildService
 
@@ -36,6 +37,7 @@ class Context(msgspec.Struct, frozen=True):
 
     service: BuildService
     settings: ApiSettings
+    callers: Callers
     extras: Mapping[str, Any] = {}  # ports that a family needs beyond the service, by name
 
 

@@ -117,6 +117,27 @@ class Renewal(Struct, frozen=True):
     request: Annotated[bytes, Meta(max_length=4096)]  # in PEM
 
 
+class Invitation(Struct, frozen=True):
+    """What brings another machine into the pool."""
+
+    token: str
+    line: str  # to paste there
+
+
+class Revocation(Struct, frozen=True, forbid_unknown_fields=True):
+    """A node is to be put out of the pool."""
+
+    reason: Annotated[str, Meta(max_length=256)] = "by an admin"
+
+
+class AuthorityState(Struct, frozen=True):
+    """Which authorities the pool believes, by the digests of their certificates."""
+
+    makes: str  # the one that makes certificates
+    believed: tuple[str, ...]
+    waits_for: tuple[str, ...] = ()  # nodes that have yet to take the step before the next one
+
+
 class Admittance(Struct, frozen=True):
     """What makes a program one of the pool."""
 

@@ -1,5 +1,5 @@
-"""How a program becomes one of a pool, and stays it: it asks the pool's scheduler for a certificate,
-and for another one before that ends.
+"""How a program becomes one of a pool, and stays it: it asks the pool's scheduler for a
+certificate, and for another one before that ends.
 """
 
 import asyncio
@@ -9,12 +9,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from protocol.errors import Busy, Denied, PoolError
-from protocol.remote.exchange import ANSWER, Exchange, Secured
 from protocol.model.messages import Admittance, Joining, Renewal
+from protocol.remote.exchange import ANSWER, Exchange, Secured
 from protocol.trust import certificates
 from protocol.trust.certificates import SCHEDULER
 from protocol.trust.membership import Membership, Memberships, believing, issued, unproven
@@ -69,8 +70,8 @@ class Applicant:
         return issued(authorities, certificates.read(given.certificate), self.id, self._role)
 
 
-async def _authority(url: str, token: JoinToken) -> "certificates.x509.Certificate":
-    """The authority that the token names, from whoever answers there. Raises Denied, Unavailable."""
+async def _authority(url: str, token: JoinToken) -> x509.Certificate:
+    """The authority that the token names, from whoever answers. Raises Denied, Unavailable."""
     context = unproven()
     exchange = Exchange(url, {}, ANSWER, Secured(lambda: context, _NO_NAME))
     try:

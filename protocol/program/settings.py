@@ -12,7 +12,7 @@ import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_origin
+from typing import Annotated, Any, Literal, TypeVar, get_origin
 
 import msgspec
 from msgspec import Meta
@@ -25,6 +25,9 @@ PREFIX = "IMAGEPOOL_"
 ALIASES = {"base_image": "BASE_IMAGE"}
 """Documented names from before there was a prefix."""
 
+Anonymous = Literal["none", "viewer", "user"]
+Unproven = Literal["none", "loopback", "anywhere"]
+
 T = TypeVar("T", bound="ProgramSettings")
 
 
@@ -32,6 +35,10 @@ class ProgramSettings(ApiSettings, frozen=True, forbid_unknown_fields=True):
     """What node and scheduler have in common."""
 
     listen: str = "127.0.0.1:8080"  # HOST:PORT to serve on; port 0 picks one
+    anonymous: Anonymous = "none"  # what somebody without a token may be: none, viewer, user
+    unproven: Unproven = "loopback"  # whence programs need no proof: none, loopback, anywhere
+    failure_limit: Annotated[int, Meta(ge=1)] = 10  # wrong tokens and passwords, by an address
+    failure_window: Annotated[float, Meta(gt=0)] = 60.0  # seconds in which that many are forgotten
     data: str = ""  # folder of its own; empty: one below /var/lib/imagepool, or the user's own
     name: str = ""  # how people call it; empty: the machine's host name
     pool: str = "default"  # programs of other pools are passed over

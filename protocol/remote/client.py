@@ -8,7 +8,7 @@ Errors arrive as the classes that the other side raised; whatever goes wrong on 
 from collections.abc import Collection
 from urllib.parse import quote
 
-from protocol.api import access
+from protocol.api import callers
 from protocol.api.native import listing
 from protocol.errors import (
     NotFound,
@@ -32,7 +32,7 @@ from protocol.model.messages import (
 )
 from protocol.model.request import BuildRequest, Forward, Order, Secrets
 from protocol.ports.service import ByteRange, ByteStream, Caller, OpenArtifact, OpenLog
-from protocol.remote.exchange import ANSWER, Exchange, number
+from protocol.remote.exchange import ANSWER, Exchange, Secured, number
 from protocol.remote.response import ResponseStream
 
 
@@ -43,9 +43,18 @@ class HttpService:
     answer may take beyond what it may be held.
     """
 
-    def __init__(self, url: str, *, caller: Caller | None = None, patience: float = ANSWER) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        caller: Caller | None = None,
+        patience: float = ANSWER,
+        secured: Secured | None = None,
+    ) -> None:
         self.url = url.rstrip("/")
-        self._http = Exchange(self.url, access.headers(caller) if caller else {}, patience)
+        self._http = Exchange(
+            self.url, callers.headers(caller) if caller else {}, patience, secured
+        )
 
     async def close(self) -> None:
         """Close the connections."""

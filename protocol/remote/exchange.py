@@ -5,13 +5,23 @@ followed.
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Mapping, Sequence
+import ssl
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, TypeAlias, TypeVar
 
 import aiohttp
+from msgspec import Struct
 
 from protocol import wire
-from protocol.errors import ERRORS, Busy, PoolError, Unavailable, Unreachable, Unsatisfiable
+from protocol.errors import (
+    ERRORS,
+    Busy,
+    PoolError,
+    Unavailable,
+    Unproven,
+    Unreachable,
+    Unsatisfiable,
+)
 from protocol.model.messages import Problem
 from protocol.ports.service import ByteStream
 
@@ -39,13 +49,27 @@ _ALIVE = {
 }
 
 
+class Secured(Struct, frozen=True):
+    """How it is made sure who answers, by TLS."""
+
+    context: Callable[[], ssl.SSLContext]  # of connections that are made from now on
+    name: str  # what must stand in the other side's certificate
+
+
 class Exchange:
     """Connections to one program, opened when they are needed."""
 
-    def __init__(self, url: str, headers: Mapping[str, str], patience: float) -> None:
+    def __init__(
+        self,
+        url: str,
+        headers: Mapping[str, str],
+        patience: float,
+        secured: Secured | None = None,
+    ) -> None:
         """`headers`: of every request; `patience`: the seconds that an answer may take beyond what
-        it may be held.
+        it may be held. None for `secured`: whoever answers there is believed.
         """
+        self._secured = secured
         self._url = url
         self._patience = patience
         self._headers = {"Accept": wire.MSGPACK, **headers}
@@ -143,6 +167,8 @@ class Exchange:
             headers=headers,
             data=body,
             allow_redirects=False,
+            ssl=self._secured.context() if self._secured else True,
+            server_hostname=self._secured.name if self._secured else None,
         )
         if 200 <= response.status < 300:
             return response
@@ -206,11 +232,20 @@ def unavailable(url: str, error: BaseException) -> Unavailable:
     """What an error on the way to `url` is: Unreachable where nothing can have been heard."""
     if isinstance(error, aiohttp.ClientResponseError):
         return _foreign(f"{url} speaks no HTTP that is understood here")
+    if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientConnectorSSLError):
+        return Unproven(f"what answers at {url} does not prove to be of this pool: {_why(error)}")
     if isinstance(error, aiohttp.ConnectionTimeoutError):
         return Unreachable(f"{url} cannot be reached: no connection in {CONNECT:g} s")
     if isinstance(error, aiohttp.ClientConnectorError):
         return Unreachable(f"{url} cannot be reached: {error.os_error.strerror or error}")
     return Unavailable(f"{url} does not answer: {str(error)[:_SHOWN] or 'no answer in time'}")
+
+
+def _why(error: aiohttp.ClientConnectorError | aiohttp.ClientConnectorCertificateError) -> str:
+    """TLS's words, without its numbers."""
+    cause = getattr(error, "certificate_error", None) or error.__cause__ or error
+    words = getattr(cause, "verify_message", "") or getattr(cause, "reason", "") or str(cause)
+    return str(words)[:_SHOWN]
 
 
 async def read(response: aiohttp.ClientResponse, limit: int) -> bytes:

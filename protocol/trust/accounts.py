@@ -21,9 +21,9 @@ from argon2.exceptions import InvalidHashError, VerificationError
 from msgspec import Meta, Struct
 
 from protocol import wire
-from protocol.storage.database import Database
 from protocol.errors import Conflict, Denied, Invalid, NotFound
 from protocol.ports.service import Role
+from protocol.storage.database import Database
 
 T = TypeVar("T", bound=Struct)
 

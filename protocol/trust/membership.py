@@ -11,9 +11,9 @@ from cryptography.hazmat.primitives import serialization
 from msgspec import Struct
 
 from protocol.errors import Denied, Invalid
+from protocol.storage.whole_file import write_whole
 from protocol.trust import certificates
 from protocol.trust.certificates import Party
-from protocol.storage.whole_file import write_whole
 
 FOLDER = "pools"
 """Where a data folder has them, in a folder for each pool."""

@@ -7,8 +7,15 @@ import asyncio
 from msgspec.structs import replace
 
 from protocol.errors import NotFound, PoolError
-from protocol.model.messages import Acknowledgement, BuildPage, BuildQuery, Changes, Explanation, Report
 from protocol.model.build import Artifact, Build, Position
+from protocol.model.messages import (
+    Acknowledgement,
+    BuildPage,
+    BuildQuery,
+    Changes,
+    Explanation,
+    Report,
+)
 from protocol.model.request import BuildRequest, Forward, Reference, Secrets, contents
 from protocol.ports.service import (
     BuildService,

@@ -14,8 +14,8 @@ from protocol.model.messages import Joining
 from protocol.trust import certificates
 from protocol.trust.certificates import NODE, SCHEDULER, Party
 from protocol.trust.membership import Membership
-from scheduler.pool.authority import Authority
 from scheduler.core.known import ADMITTED, REVOKED, WAITING, KnownNode
+from scheduler.pool.authority import Authority
 from scheduler.pool.known import Known
 
 APPROVE = "approve"

@@ -19,10 +19,10 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from protocol.errors import Conflict, Denied, Invalid
+from protocol.storage.whole_file import write_whole
 from protocol.trust import certificates, token
 from protocol.trust.membership import Membership
 from protocol.trust.token import JoinToken
-from protocol.storage.whole_file import write_whole
 
 FOLDER = "authority"
 """Where a scheduler's data folder has it."""

@@ -49,7 +49,7 @@ class DoorPort(Protocol):
         """Which authorities are believed, and who has yet to."""
 
     async def replace_authority(self, step: str) -> AuthorityState:
-        """Begin to replace it, or take the next step though somebody has yet to. Raises Conflict."""
+        """Begin to replace it, or take the next step whoever is not ready. Raises Conflict."""
 
 
 class DoorHandler(Handler):

@@ -18,6 +18,7 @@ from protocol.api.route import ApiSettings, Context, Route
 from protocol.program import health
 from protocol.program.metrics import Metrics, Program, ProgramHealth
 from tests.api.test_image_creator import Api
+from tests.callers import Locals
 
 pytestmark = pytest.mark.gen_test
 
@@ -47,7 +48,7 @@ def app(checks: dict[str, Any], metrics: Metrics) -> Application:
     """The family beside another route."""
     extras = {"health": ProgramHealth(metrics, checks), "http": metrics.answered}
     thing = Route("/thing/([a-z]{1,9})", Thing, {"GET": Permission.READ})
-    context: Any = Context(None, ApiSettings(), extras)  # type: ignore[arg-type]
+    context: Any = Context(None, ApiSettings(), Locals(), extras)  # type: ignore[arg-type]
     return application(context, (*health.ROUTES, thing))
 
 

@@ -27,6 +27,7 @@ from protocol.model.recipe import IsoOutput
 from protocol.ports.service import LOCAL
 from protocol.remote.client import HttpService
 from protocol.transfer import splice
+from tests.callers import Locals
 from tests.programs import a_node, a_scheduler, ended, ready, request
 
 SIZE = 9_000_001
@@ -140,7 +141,7 @@ async def relay_of(
 
     source = await asyncio.start_server(answer, "127.0.0.1", 0)
     client = HttpService(_url(source.sockets[0]))
-    server = HTTPServer(application(Context(client, ApiSettings()), native.ROUTES))
+    server = HTTPServer(application(Context(client, ApiSettings(), Locals()), native.ROUTES))
     (listening,) = bind_sockets(0, "127.0.0.1")
     server.add_socket(listening)
     try:

@@ -28,6 +28,7 @@ ORDER = {
         "concurrency",
         "transfer",
         "storage",
+        "trust",
         "api",
         "remote",
         "program",

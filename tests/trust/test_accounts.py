@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from protocol.trust.accounts import SESSION, Accounts, Deed
 from protocol.errors import Conflict, Denied, Invalid, NotFound
 from protocol.ports.service import Role
+from protocol.trust.accounts import SESSION, Accounts, Deed
 
 pytestmark = pytest.mark.gen_test
 

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from protocol.errors import NotFound
-from protocol.model.messages import BuildQuery
 from protocol.model.build import Build, Position
-from protocol.trust.owned import OwnedService
+from protocol.model.messages import BuildQuery
 from protocol.model.recipe import ArtifactContent, Command, InputFile, Recipe
 from protocol.model.request import BuildRequest
 from protocol.ports.service import BuildService, Caller, Role
+from protocol.trust.owned import OwnedService
 from tests.programs import a_node, ended, request
 
 pytestmark = pytest.mark.gen_test

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 from urllib.parse import parse_qs
 
 from protocol import wire
+from protocol.api import access
 from protocol.api.access import Permission
 from protocol.api.base import FORM, Handler
 from protocol.api.content import send_artifact
@@ -96,6 +97,7 @@ class Create(Family):
     async def post(self) -> None:
         """Build, and redirect to the client's page; a scheduler is answered the build itself."""
         if self.media_type() == wire.MSGPACK:
+            access.check(self.caller, Permission.PLACE)
             forwarded = self.decoded(Forwarded)
             build = await self.service.submit(
                 self.caller, forwarded.request, forwarded.forward, secrets=forwarded.secrets
