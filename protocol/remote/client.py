@@ -52,9 +52,8 @@ class HttpService:
         secured: Secured | None = None,
     ) -> None:
         self.url = url.rstrip("/")
-        self._http = Exchange(
-            self.url, callers.headers(caller) if caller else {}, patience, secured
-        )
+        said = callers.headers(caller) if caller else {}
+        self._http = Exchange(self.url, said, patience, secured)
 
     async def close(self) -> None:
         """Close the connections."""

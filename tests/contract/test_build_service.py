@@ -423,8 +423,10 @@ async def test_a_forward_that_came_by_too_many_schedulers_is_refused(implementat
     """Four at most."""
     async with implementation(tmp_path) as subject:
         forward = Forward("6" * 32, "a" * 40, 1, path=tuple(str(i) * 40 for i in range(5)))
-        with pytest.raises(Conflict):
-            await subject.service.submit(LOCAL, request(), forward)
+        above = Caller("", Role.PROGRAM, "a" * 40)
+        async with subject.called_by(above) as service:
+            with pytest.raises(Conflict):
+                await service.submit(above, request(), forward)
 
 
 @everywhere

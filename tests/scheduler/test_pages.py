@@ -36,6 +36,7 @@ from protocol.ports.service import BuildService, Caller
 from scheduler.roster import nodes_api
 from scheduler.web import pages, words
 from scheduler.web.view import page_view
+from tests.callers import Locals
 
 NOW = 1_763_690_413.0
 HOSTILE = "</td><script>alert('x')</script>\"&"
@@ -522,7 +523,9 @@ def pool() -> Pool:
 @pytest.fixture
 def app(pool: Pool) -> Application:
     """The page's routes as the scheduler mounts them."""
-    return application(Context(cast(BuildService, pool), ApiSettings(), {"roster": pool}), ROUTES)
+    return application(
+        Context(cast(BuildService, pool), ApiSettings(), Locals(), {"roster": pool}), ROUTES
+    )
 
 
 async def fetch(client: AsyncHTTPClient, url: str, **options: object) -> HTTPResponse:

@@ -28,6 +28,7 @@ from protocol.model.messages import BuildPage, BuildQuery, Registration, Roster,
 from protocol.model.request import BuildRequest
 from protocol.ports.service import BuildService, Caller
 from scheduler.web import pages
+from tests.callers import Locals
 
 pytestmark = pytest.mark.system
 
@@ -252,7 +253,7 @@ def pool() -> Pool:
 def app(pool: Pool) -> Application:
     """The page's routes as the scheduler mounts them."""
     return application(
-        Context(cast(BuildService, pool), ApiSettings(), {"roster": pool}), pages.ROUTES
+        Context(cast(BuildService, pool), ApiSettings(), Locals(), {"roster": pool}), pages.ROUTES
     )
 
 
