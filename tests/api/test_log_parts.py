@@ -59,7 +59,7 @@ class Connection:
         """The head of the answer to a GET."""
         parts = urlsplit(url)
         self.writer.write(
-            f"GET {parts.path}?{parts.query} HTTP/{version}\r\nHost: x\r\n\r\n".encode()
+            f"GET {parts.path}?{parts.query} HTTP/{version}\r\nHost: localhost\r\n\r\n".encode()
         )
         head = (await self.reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
         assert head[0].split()[1] == "200"

@@ -55,7 +55,7 @@ class Browser:
     async def ask(self, path: str, part: str = "") -> Answer:
         """The head of the answer; the body is left where it is."""
         field = f"Range: bytes={part}\r\n" if part else ""
-        self.writer.write(f"GET {path} HTTP/1.1\r\nHost: relay\r\n{field}\r\n".encode())
+        self.writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n{field}\r\n".encode())
         head = (await self.reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
         fields = dict(line.split(": ", 1) for line in head[1:] if line)
         return Answer(int(head[0].split()[1]), fields, b"")

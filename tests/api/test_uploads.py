@@ -112,8 +112,8 @@ async def test_who_hangs_up_in_the_middle_leaves_nothing(tmp_path) -> None:
         node.service.upload = watched
         host, port = node.url.removeprefix("http://").split(":")
         for head in (
-            "POST /api/v1/blobs HTTP/1.1\r\nHost: x\r\nContent-Length: 5000000\r\n\r\n",
-            "POST /api/v1/builds HTTP/1.1\r\nHost: x\r\nContent-Length: 5000000\r\n"
+            "POST /api/v1/blobs HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5000000\r\n\r\n",
+            "POST /api/v1/builds HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5000000\r\n"
             "Content-Type: multipart/form-data; boundary=b\r\n\r\n--b\r\n"
             'Content-Disposition: form-data; name="inputs"; filename="x"\r\n\r\n',
         ):

@@ -74,7 +74,7 @@ class Stalled:
         place = urlsplit(url)
         self._socket = socket.create_connection((place.hostname or "", place.port or 0))
         path = f"/api/v1/builds/{build_id}/log?position=1:0&follow=1"
-        self._socket.sendall(f"GET {path} HTTP/1.0\r\nHost: x\r\n\r\n".encode())
+        self._socket.sendall(f"GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n".encode())
 
     def read(self) -> bytes:
         """All of it, once it does read. Blocks."""
