@@ -14,6 +14,7 @@ from typing import Any
 
 from tornado import web
 
+from node.belonging import Belonging
 from node.cleaner import Cleaner
 from node.config import NodeSettings
 from node.container import Place
@@ -31,6 +32,7 @@ from node.register import keep_registering
 from node.runner import Runner
 from node.service import NodeService
 from node.state import NodeState
+from protocol.api.callers import Callers, ProvenCallers
 from protocol.api.image_creator import handlers as image_creator
 from protocol.api.mount import application
 from protocol.api.native import blobs, verbs
@@ -41,13 +43,14 @@ from protocol.builds.notices import Notices
 from protocol.errors import Invalid
 from protocol.model.build import Build, NodeReference
 from protocol.model.lifecycle import Event
+from protocol.ports.service import Caller, Role
 from protocol.program import health, identity, mdns
-from protocol.program.admitting import client_callers
+from protocol.program.admitting import client_callers, pool_address
 from protocol.program.beacon import Beacon
 from protocol.program.identity import Identity
 from protocol.program.logs import about, log_step
 from protocol.program.metrics import Metrics, Program, new_steps
-from protocol.program.running import Listener, Ready
+from protocol.program.running import Listener, Ready, announce_joined
 from protocol.program.settings import data_folder
 from protocol.program.source import source
 from protocol.storage.blob_folder import BlobFolder
@@ -82,6 +85,7 @@ class Node:
         self.identity = me
         self.settings = settings
         self.metrics = Metrics(Program(me.id, settings.name or platform.node(), "node"))
+        self.belonging = Belonging(settings, folder, settings.name or platform.node())
         self.accounts = Accounts(folder, time.time)
         self.callers = client_callers(self.accounts, settings)
         self.engine: Engine = ENGINES[settings.engine](folder)
@@ -196,27 +200,40 @@ class Node:
             keep_erasing(self.records.erase, self.settings.erase_every),
         )
 
-    def web(self) -> web.Application:
-        """The HTTP application."""
+    def members_listener(self) -> Listener | None:
+        """Where it serves the schedulers of its pools; None where it is in none. Raises Invalid."""
+        if not self.belonging.listens:
+            return None
+        address = pool_address(self.settings, member=True)
+        return Listener(self.settings, address, self.belonging.memberships.server())
+
+    def web(self, *, members: bool = False) -> web.Application:
+        """The HTTP application for clients, or for members of its pools."""
         extras = {
             "source": source,
             "health": self.health,
             "http": self.metrics.answered,
             "blobs": self.service,
         }
+        callers: Callers = self.callers
+        if members:
+            callers = ProvenCallers(self.belonging.memberships, lambda program: False)
         return application(
-            Context(OwnedService(self.service), self.settings, self.callers, extras), ROUTES
+            Context(OwnedService(self.service), self.settings, callers, extras), ROUTES
         )
 
-    def beacon(self, listener: Listener) -> Beacon:
+    def beacon(self, listener: Listener, members: Listener | None) -> Beacon:
         """What it advertises."""
+        at = members or listener
         return Beacon(
             id=self.identity.id,
             boot=self.identity.boot,
             pool=self.settings.pool,
             role="node",
             port=listener.port,
-            addresses=mdns.addresses(listener.host),
+            addresses=mdns.addresses(at.host),
+            pool_port=members.port if members and self.belonging.pool else 0,
+            pool_id=self.belonging.pool,
             name=self.node.name[:200],
         )
 
@@ -257,24 +274,46 @@ async def run(settings: NodeSettings, ready: Ready, stop: asyncio.Event) -> None
         me = identity.load(folder)
         named.enter_context(about(node=me.id))
         node = Node(settings, folder, me)
-        listener = Listener(settings)
+        listener, members = Listener(settings), node.members_listener()
         await node.start()
-        server = listener.serve(node.web(), settings)
+        servers = [listener.serve(node.web(), settings)]
+        if members:
+            servers.append(members.serve(node.web(members=True), settings))
         async with contextlib.AsyncExitStack() as ending:
             ending.push_async_callback(node.close)
-            ending.push_async_callback(server.close_all_connections)
-            ending.callback(server.stop)
+            for server in servers:
+                ending.push_async_callback(server.close_all_connections)
+                ending.callback(server.stop)
             ending.push_async_callback(node.leave)
+            found: mdns.Mdns | None = None
             if settings.mdns:
-                found = mdns.Mdns(settings, listener.host)
+                found = mdns.Mdns(settings, (members or listener).host)
                 ending.push_async_callback(found.close)
-                await found.advertise(node.beacon(listener))
+                if node.belonging.listens:
+                    found.browse(node.belonging.found, node.belonging.gone)
+                await found.advertise(node.beacon(listener, members))
+
+            def joined(pool: str, url: str) -> None:
+                announce_joined(pool, url, settings.priority)
+                if found is not None:
+                    advertising.append(
+                        asyncio.create_task(found.advertise(node.beacon(listener, members)))
+                    )
+
+            advertising: list[asyncio.Task[None]] = []
+            me_there = Caller(owner="", role=Role.PROGRAM, program=me.id)
             registering = (
-                keep_registering(url, listener, settings.register_every)
+                keep_registering(
+                    url,
+                    members if members and url.startswith("https:") else listener,
+                    settings.register_every,
+                    me_there,
+                    partial(node.belonging.secured, url),
+                )
                 for url in settings.schedulers
             )
-            chores = (*node.chores(), *registering)
+            chores = (*node.chores(), *node.belonging.chores(joined), *registering)
             tasks = [asyncio.create_task(chore) for chore in chores]
-            ending.callback(lambda: [task.cancel() for task in tasks])
+            ending.callback(lambda: [task.cancel() for task in (*tasks, *advertising)])
             ready(listener.url)
             await stop.wait()

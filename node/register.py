@@ -4,35 +4,43 @@ may have forgotten.
 
 import asyncio
 import logging
+from collections.abc import Callable
 from urllib.parse import urlsplit
 
 from protocol.errors import PoolError
 from protocol.model.messages import Registration
+from protocol.ports.service import Caller
 from protocol.program.running import Listener, reachable_from
 from protocol.remote.client import HttpService
+from protocol.remote.exchange import Secured
 
 log = logging.getLogger(__name__)
 
 
-async def keep_registering(scheduler: str, listener: Listener, every: float) -> None:
+async def keep_registering(
+    scheduler: str,
+    listener: Listener,
+    every: float,
+    me: Caller,
+    secured: Callable[[], Secured | None],
+) -> None:
     """Tell the scheduler at this URL where we are, each `every` seconds; sooner while it does
-    not answer.
+    not answer. `secured`: how it is to prove that it is our pool's, as of now.
     """
-    client = HttpService(scheduler)
     said = ""
-    try:
-        while True:
-            try:
-                await client.register(Registration(own_url(scheduler, listener)))
-                pause, words = every, f"registered with {scheduler}"
-            except (PoolError, OSError) as error:
-                pause, words = min(every, 1.0), f"not registered with {scheduler}: {error}"
-            if words != said:
-                said = words
-                log.info("%s", words)
-            await asyncio.sleep(pause)
-    finally:
-        await client.close()
+    while True:
+        client = HttpService(scheduler, caller=me, secured=secured())
+        try:
+            await client.register(Registration(own_url(scheduler, listener)))
+            pause, words = every, f"registered with {scheduler}"
+        except (PoolError, OSError) as error:
+            pause, words = min(every, 1.0), f"not registered with {scheduler}: {error}"
+        finally:
+            await client.close()
+        if words != said:
+            said = words
+            log.info("%s", words)
+        await asyncio.sleep(pause)
 
 
 def own_url(scheduler: str, listener: Listener) -> str:
@@ -40,4 +48,4 @@ def own_url(scheduler: str, listener: Listener) -> str:
     host = listener.host
     if host in ("0.0.0.0", "::"):
         host = reachable_from(urlsplit(scheduler).hostname or "127.0.0.1")
-    return f"http://[{host}]:{listener.port}" if ":" in host else f"http://{host}:{listener.port}"
+    return listener.url_at(host)

@@ -11,18 +11,19 @@ from typing import Any
 
 from tornado import web
 
+from protocol.api.callers import Callers, ProvenCallers
 from protocol.api.image_creator import handlers as image_creator
 from protocol.api.mount import application
 from protocol.api.native import blobs, verbs
 from protocol.api.native import builds as native
-from protocol.api.route import Context
+from protocol.api.route import Context, Route
 from protocol.builds.board import Board
 from protocol.builds.notices import Notices
 from protocol.errors import PoolError
 from protocol.model.build import Build
 from protocol.ports.service import Caller, Role
 from protocol.program import health, identity, mdns
-from protocol.program.admitting import client_callers
+from protocol.program.admitting import client_callers, pool_address
 from protocol.program.beacon import Beacon
 from protocol.program.identity import Identity
 from protocol.program.logs import log_step
@@ -39,7 +40,8 @@ from scheduler.dispatch.dispatcher import Dispatcher
 from scheduler.ledger import Ledger
 from scheduler.metrics import health as health_of
 from scheduler.pool.discovery import Discovery
-from scheduler.roster import nodes_api
+from scheduler.pool.door import Door, Membered
+from scheduler.roster import door_api, nodes_api
 from scheduler.roster.listing import Listing
 from scheduler.roster.node_feed import RosterFeed
 from scheduler.service import SchedulerService
@@ -56,9 +58,19 @@ ROUTES = (
     *blobs.ROUTES,
     *health.ROUTES,
     *nodes_api.ROUTES,
+    *door_api.ROUTES,
     *pages.ROUTES,
 )
 """The API families that a scheduler serves, and its page."""
+MEMBERS_ROUTES = (
+    *door_api.POOL_ROUTES,
+    *image_creator.ROUTES,
+    *verbs.ROUTES,
+    *native.ROUTES,
+    *blobs.ROUTES,
+    *nodes_api.ROUTES,
+)
+"""What it serves members of its pool, and who asks to be one."""
 _HOUSE = 60.0  # seconds between looks for what is old
 _SPARE = 256 << 20  # bytes of the disk that uploads leave free
 _LAST_REPORT = 0.2  # seconds in which schedulers above fetch the report that says goodbye
@@ -78,14 +90,19 @@ class Scheduler:
         self.metrics = Metrics(Program(me.id, self.name, "scheduler"))
         self.accounts = Accounts(folder, time.time)
         self.callers = client_callers(self.accounts, settings)
+        self.membered = Membered(folder, settings, time.time) if pool_address(settings) else None
+        own = self.membered.own if self.membered else None
         ledger = Ledger(Board(), store)
         ledger.observe = self._observe
         caller = Caller(owner="", role=Role.PROGRAM, program=me.id, store=store.id)
         uploads = BlobFolder(folder / "blobs", limit=settings.upload_limit, reserve=_SPARE)
-        self.dispatcher = Dispatcher(caller, settings, ledger, uploads)
+        self.dispatcher = Dispatcher(caller, settings, ledger, uploads, own)
+        self.door = self._door()
         self.service = SchedulerService(me, self.name, settings, self.dispatcher)
         self.notices = Notices(me.id, ledger, settings, self.dispatcher.cancel)
-        self.discovery = Discovery(self.dispatcher.pool, me.id, settings.pool)
+        self.discovery = Discovery(
+            self.dispatcher.pool, me.id, settings.pool, own.pool if own else ""
+        )
         self.listing = Listing(self.name, self.dispatcher, self.discovery)
         self.health = health_of(
             self.metrics,
@@ -95,10 +112,23 @@ class Scheduler:
             {"store": self._store_problem},
         )
 
+    def _door(self) -> Door | None:
+        if self.membered is None:
+            return None
+        pool = self.dispatcher.pool
+        return Door(self.membered, pool.known, self.settings, pool.ask_anew)
+
     def _observe(self, before: Build | None, after: Build) -> None:
         self.metrics.changed(before, after)
         for step in new_steps(before, after):
             log_step(log, after, step)
+
+    def members_listener(self) -> Listener | None:
+        """Where it serves members of the pool; None where there are none. Raises Invalid."""
+        if self.membered is None:
+            return None
+        context = self.membered.memberships.server()
+        return Listener(self.settings, pool_address(self.settings), context)
 
     async def _store_problem(self) -> str:
         try:
@@ -107,9 +137,10 @@ class Scheduler:
             return error.detail
         return self.dispatcher.ledger.problem
 
-    def web(self) -> web.Application:
-        """The HTTP application."""
-        extras = {
+    def web(self, *, members: bool = False) -> web.Application:
+        """The HTTP application for clients, or for members of the pool."""
+        extras: dict[str, Any] = {
+            "door": self.door,
             "source": source,
             "roster": self.listing,
             "node_feed": RosterFeed(self.listing.roster),
@@ -117,19 +148,29 @@ class Scheduler:
             "http": self.metrics.answered,
             "blobs": self.service,
         }
+        callers: Callers = self.callers
+        routes: tuple[Route, ...] = ROUTES
+        if members:
+            assert self.membered is not None
+            assert self.door is not None
+            callers = ProvenCallers(self.membered.memberships, self.door.admission.is_revoked)
+            routes = MEMBERS_ROUTES
         return application(
-            Context(OwnedService(self.service), self.settings, self.callers, extras), ROUTES
+            Context(OwnedService(self.service), self.settings, callers, extras), routes
         )
 
-    def beacon(self, listener: Listener) -> Beacon:
+    def beacon(self, listener: Listener, members: Listener | None) -> Beacon:
         """What it advertises."""
+        at = members or listener
         return Beacon(
             id=self.identity.id,
             boot=self.identity.boot,
             pool=self.settings.pool,
             role="scheduler+node" if self.settings.advertise_as_node else "scheduler",
             port=listener.port,
-            addresses=mdns.addresses(listener.host),
+            addresses=mdns.addresses(at.host),
+            pool_port=members.port if members else 0,
+            pool_id=self.membered.authority.pool if self.membered else "",
             name=self.name[:200],
         )
 
@@ -147,6 +188,7 @@ class Scheduler:
             self.keep_house(),
             self.metrics.watch_loop(),
             keep_erasing(self.store.erase, self.settings.erase_every),
+            *((self.door.keep(),) if self.door else ()),
         )
 
     async def keep_house(self) -> None:
@@ -182,17 +224,21 @@ async def run(settings: SchedulerSettings, ready: Ready, stop: asyncio.Event) ->
         store = open_store(settings.store, folder)
         scheduler = Scheduler(settings, me, store, folder)
         listener = Listener(settings)
-        server = listener.serve(scheduler.web(), settings)
+        members = scheduler.members_listener()
+        servers = [listener.serve(scheduler.web(), settings)]
+        if members:
+            servers.append(members.serve(scheduler.web(members=True), settings))
         async with contextlib.AsyncExitStack() as ending:
-            ending.push_async_callback(server.close_all_connections)
-            ending.callback(server.stop)
+            for server in servers:
+                ending.push_async_callback(server.close_all_connections)
+                ending.callback(server.stop)
             ending.push_async_callback(scheduler.close)
             ending.push_async_callback(scheduler.leave)
             if settings.mdns:
-                found = mdns.Mdns(settings, listener.host)
+                found = mdns.Mdns(settings, (members or listener).host)
                 ending.push_async_callback(found.close)
                 found.browse(scheduler.discovery.found, scheduler.discovery.gone)
-                await found.advertise(scheduler.beacon(listener))
+                await found.advertise(scheduler.beacon(listener, members))
             scheduler.discovery.named(settings.nodes)
             tasks = [asyncio.create_task(chore) for chore in scheduler.begin()]
             ending.callback(lambda: [task.cancel() for task in tasks])

@@ -2,7 +2,7 @@
 test compares the two.
 """
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -20,6 +20,8 @@ class SchedulerSettings(ProgramSettings, frozen=True):
     plain_nodes: tuple[str, ...] = ()  # URLs of servers that speak the image-creator API only
     plain_poll: Seconds = 1.0  # seconds between polls of such a server
     plain_slots: Annotated[int, Meta(ge=1)] = 4  # builds on one, where it still says it is ready
+    admission: Literal["token", "approve"] = "token"  # approve: an admin says yes to each node
+    certificate_life: Seconds = 30 * 86400.0  # seconds that a member's certificate is good for
     advertise_as_node: bool = False  # other schedulers may place builds here
     hold: Seconds = 5.0  # seconds that a node may hold a poll while nothing changes
     patience: Seconds = 3.0  # seconds that an answer may take beyond that

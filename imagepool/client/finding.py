@@ -4,10 +4,9 @@ import asyncio
 import os
 
 from protocol.errors import Unavailable
-from protocol.program.beacon import Beacon
+from protocol.program.beacon import Beacon, urls
 from protocol.program.mdns import Mdns
 from protocol.program.settings import ProgramSettings
-from scheduler.pool.discovery import urls
 
 URL = "IMAGEPOOL_URL"
 """The variable that says where the pool is."""
@@ -24,7 +23,7 @@ async def find_scheduler() -> str:
 
     def heard(beacon: Beacon) -> None:
         if beacon.role.startswith("scheduler") and beacon.pool == pool and not found.done():
-            found.set_result(urls(beacon)[0])
+            found.set_result(urls(beacon, member=False)[0])
 
     everywhere = [Mdns(ProgramSettings(), host) for host in ("127.0.0.1", "0.0.0.0")]
     try:

@@ -13,6 +13,23 @@ def client_callers(accounts: Accounts, settings: ProgramSettings) -> ClientCalle
     return ClientCallers(accounts, rules, failures)
 
 
+def pool_address(settings: ProgramSettings, *, member: bool = False) -> str:
+    """Where the listener for the pool is; empty: there is none. Where nothing is set it is beside
+    that for clients, one port higher, if others reach that, or, for a `member`, everywhere.
+    """
+    if settings.pool_listen:
+        return settings.pool_listen
+    host, port = host_and_port(settings.listen)
+    if is_loopback(host) and not member:
+        return ""
+    host = "0.0.0.0" if is_loopback(host) else host
+    return f"[{host}]:{_beside(port)}" if ":" in host else f"{host}:{_beside(port)}"
+
+
+def _beside(port: int) -> int:
+    return min(port + 1, 65535) if port else 0
+
+
 def check_reach(accounts: Accounts, settings: ProgramSettings, program: str) -> None:
     """Raises Invalid where others than the people of this machine could reach the program, and
     nobody said who of them may.

@@ -4,6 +4,7 @@ A record is a hint, from anybody on the LAN; what a program is, it says itself o
 /status`).
 """
 
+import ipaddress
 import re
 
 from msgspec import Struct
@@ -26,6 +27,8 @@ class Beacon(Struct, frozen=True):
     addresses: tuple[str, ...]  # IPv4 and IPv6, as text
     api: int = API_VERSION
     name: str = ""
+    pool_port: int = 0  # where it serves members of its pool by TLS; 0: nowhere
+    pool_id: str = ""  # the pool that it is a member of
 
 
 def instance_name(beacon: Beacon) -> str:
@@ -48,6 +51,7 @@ def properties(beacon: Beacon) -> dict[str, str]:
         "role": beacon.role,
         "api": str(beacon.api),
         "name": beacon.name,
+        **({"tls": str(beacon.pool_port), "of": beacon.pool_id} if beacon.pool_port else {}),
     }
 
 
@@ -65,6 +69,10 @@ def read(
         return None
     if not port or not 0 < port < 65536 or not addresses or len(api) > 4:
         return None
+    tls = get("tls", "0")
+    pool_port = int(tls) if tls.isdigit() and len(tls) < 6 else 0
+    if pool_port > 65535 or not re.fullmatch("[0-9a-f]{0,16}", get("of", "")):
+        return None
     return Beacon(
         id=identity,
         boot=boot,
@@ -74,4 +82,27 @@ def read(
         addresses=addresses[:16],
         api=int(api),
         name=get("name", ""),
+        pool_port=pool_port,
+        pool_id=get("of", "") if pool_port else "",
     )
+
+
+def urls(beacon: Beacon, *, member: bool) -> tuple[str, ...]:
+    """Where a program that advertises itself may be reached, IPv4 first; a member of a pool where
+    it proves that it is one.
+    """
+    hosts = sorted(beacon.addresses, key=lambda address: ":" in address)
+    scheme, port = ("https", beacon.pool_port) if member else ("http", beacon.port)
+    return tuple(
+        f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+        for host in hosts
+        if _is_host(host)
+    )
+
+
+def _is_host(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return False
+    return True

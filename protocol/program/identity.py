@@ -4,8 +4,6 @@ The private key never leaves the program's data folder. A boot id is drawn at ea
 """
 
 import fcntl
-import hashlib
-import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +16,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from msgspec import Struct
 
 from protocol.errors import Conflict, Invalid
+from protocol.storage.whole_file import write_whole
+from protocol.trust.certificates import fingerprint
 
 KEY = "key.pem"
 """The private key's file in a data folder."""
@@ -59,15 +59,20 @@ def load(folder: Path) -> Identity:
     with _ours(folder):
         if made:
             _write_key(path)
-        pem = path.read_bytes()
+        key = key_of(folder)
+    return Identity(fingerprint(key.public_key()), secrets.token_hex(8), made)
+
+
+def key_of(folder: Path) -> Ed25519PrivateKey:
+    """The private key in the folder. Raises Conflict where what is there is none, OSError."""
+    path = folder / KEY
     try:
-        key = serialization.load_pem_private_key(pem, None)
+        key = serialization.load_pem_private_key(path.read_bytes(), None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
         key = None
     if not isinstance(key, Ed25519PrivateKey):
         raise Conflict(f"{path} is not an Ed25519 key", field="data", expected="our own key")
-    public = key.public_key().public_bytes_raw()
-    return Identity(hashlib.sha256(public).hexdigest()[:40], secrets.token_hex(8), made)
+    return key
 
 
 @contextmanager
@@ -90,10 +95,4 @@ def _write_key(path: Path) -> None:
         serialization.PrivateFormat.PKCS8,
         serialization.NoEncryption(),
     )
-    part = path.with_suffix(".part")
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(pem)
-        file.flush()
-        os.fsync(file.fileno())
-    part.rename(path)
+    write_whole(path, pem)

@@ -7,10 +7,8 @@ import logging
 import random
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 from cryptography import x509
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from protocol.errors import Busy, Denied, PoolError
@@ -144,10 +142,3 @@ async def keep_asking(
                 await found.wait()
         except TimeoutError:
             pause = min(pause * 2, _MOST)
-
-
-def load_key(path: Path) -> Ed25519PrivateKey:
-    """A program's private key."""
-    key = serialization.load_pem_private_key(path.read_bytes(), None)
-    assert isinstance(key, Ed25519PrivateKey)
-    return key

@@ -90,12 +90,13 @@ class Mdns:
                 f"mDNS is not to be had here: {error}", field="mdns", expected="or --no-mdns"
             ) from error
         self._browser: AsyncServiceBrowser | None = None
+        self._advertised = False
         self._ids: dict[str, str] = {}  # instance name -> id
         self._resolving: dict[str, asyncio.Task[None]] = {}  # instance name -> its newest news
 
     async def advertise(self, record: Beacon) -> None:
-        """Announce the record; names are unique by the program's key, so that nothing need be
-        probed for first.
+        """Announce the record, in place of an earlier one; names are unique by the program's key,
+        so that nothing need be probed for first.
         """
         info = AsyncServiceInfo(
             SERVICE_TYPE,
@@ -105,7 +106,11 @@ class Mdns:
             server=beacon.host_name(record),
             parsed_addresses=list(record.addresses),
         )
-        await self._zeroconf.async_register_service(info, cooperating_responders=True)
+        if self._advertised:
+            await self._zeroconf.async_update_service(info)
+        else:
+            self._advertised = True
+            await self._zeroconf.async_register_service(info, cooperating_responders=True)
 
     def browse(self, found: Found, gone: Gone) -> None:
         """Begin to tell of programs found and of goodbyes."""

@@ -8,12 +8,13 @@ import logging
 import os
 import signal
 import socket
+import ssl
 from collections.abc import Callable
 
 from tornado import httpserver, netutil, web
 
 from protocol.errors import Invalid
-from protocol.program.settings import ProgramSettings, host_and_port, is_loopback
+from protocol.program.settings import ProgramSettings, host_and_port
 
 log = logging.getLogger(__name__)
 
@@ -24,26 +25,36 @@ IDLE = 120
 class Listener:
     """The sockets of a program, and the URL by which it is reached."""
 
-    def __init__(self, settings: ProgramSettings) -> None:
-        """Bind. Raises Invalid where the address cannot be had."""
-        self.host, port = host_and_port(settings.listen)
+    def __init__(
+        self, settings: ProgramSettings, listen: str = "", context: ssl.SSLContext | None = None
+    ) -> None:
+        """Bind, where clients are served; with `context` at `listen`, where the pool is. Raises
+        Invalid where the address cannot be had.
+        """
+        field, self._context = ("pool_listen" if context else "listen"), context
+        listen = listen or settings.listen
+        self.host, port = host_and_port(listen, field)
         try:
             self.sockets = netutil.bind_sockets(port, self.host, reuse_port=False)
         except OSError as error:
             raise Invalid(
-                f"cannot listen on {settings.listen}: {error.strerror or error}",
-                field="listen",
+                f"cannot listen on {listen}: {error.strerror or error}",
+                field=field,
                 expected="a free address of this machine",
             ) from error
         self.port: int = self.sockets[0].getsockname()[1]
-        if not is_loopback(self.host):
-            log.warning("serving on %s: whoever reaches this address may use it", settings.listen)
 
     @property
     def url(self) -> str:
         """The URL as somebody on this machine says it."""
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
-        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+        return self.url_at(host)
+
+    def url_at(self, host: str) -> str:
+        """The URL as somebody says it who knows us by this address."""
+        scheme = "https" if self._context else "http"
+        named = f"[{host}]" if ":" in host else host
+        return f"{scheme}://{named}:{self.port}"
 
     def serve(
         self, application: web.Application, settings: ProgramSettings
@@ -55,6 +66,7 @@ class Listener:
             max_header_size=64 << 10,
             max_body_size=settings.body_limit,
             xheaders=False,
+            ssl_options=self._context,
         )
         server.add_sockets(self.sockets)
         return server
@@ -78,6 +90,11 @@ def _told(stop: asyncio.Event) -> None:
 def announce_ready(url: str) -> None:
     """The one line on standard output by which scripts know that the program serves."""
     print(f"ready {url}", flush=True)
+
+
+def announce_joined(pool: str, url: str, priority: int) -> None:
+    """The line that tells who pasted a join token that it was good."""
+    print(f"joined {pool} at {url}, priority {priority}", flush=True)
 
 
 def reachable_from(url_host: str) -> str:

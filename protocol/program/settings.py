@@ -35,6 +35,8 @@ class ProgramSettings(ApiSettings, frozen=True, forbid_unknown_fields=True):
     """What node and scheduler have in common."""
 
     listen: str = "127.0.0.1:8080"  # HOST:PORT to serve on; port 0 picks one
+    pool_listen: str = ""  # HOST:PORT for members of the pool, by TLS; empty: one port higher
+    renew_every: Annotated[float, Meta(gt=0)] = 3600.0  # seconds between renewals of certificates
     anonymous: Anonymous = "none"  # what somebody without a token may be: none, viewer, user
     unproven: Unproven = "loopback"  # whence programs need no proof: none, loopback, anywhere
     failure_limit: Annotated[int, Meta(ge=1)] = 10  # wrong tokens and passwords, by an address
@@ -92,12 +94,12 @@ def _named(error: Invalid, sources: Sequence[tuple[str, Mapping[str, Any]]]) -> 
     return Invalid(detail, field=error.field, expected=error.expected)
 
 
-def host_and_port(listen: str) -> tuple[str, int]:
+def host_and_port(listen: str, field: str = "listen") -> tuple[str, int]:
     """`HOST:PORT` or `[IPV6]:PORT` taken apart. Raises Invalid."""
     host, colon, port = listen.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     if not colon or not host or not port.isdigit() or int(port) > 65535:
-        raise Invalid(f"listen is {listen!r}", field="listen", expected="HOST:PORT")
+        raise Invalid(f"{field} is {listen!r}", field=field, expected="HOST:PORT")
     return host, int(port)
 
 

@@ -97,15 +97,16 @@ class Memberships:
     def _choose(
         self, connection: ssl.SSLObject | ssl.SSLSocket, name: str | None, _: ssl.SSLContext
     ) -> int | None:
-        """Called in the handshake: the pool that the caller means by the name it looks for."""
-        for pool, context in self._servers.items():
-            if name and name.split(".")[1:2] == [pool]:
-                connection.context = context
-                return None
-        if len(self._servers) == 1 and name is None:
-            (connection.context,) = self._servers.values()
-            return None
-        return ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME
+        """Called in the handshake: the pool that the caller means by the name it looks for. Who
+        knows none yet gets to see the first one; that it is the right one, the caller checks.
+        """
+        _, _, pool = (name or "").partition(".")
+        pool = pool.partition(".")[0]
+        context = self._servers.get(pool) or next(iter(self._servers.values()), None)
+        if context is None:
+            return ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME
+        connection.context = context
+        return None
 
     def _take(self, membership: Membership, place: Path) -> None:
         authorities = place / _AUTHORITIES

@@ -25,6 +25,8 @@ class KnownNode(Struct, frozen=True):
     own_labels: bool = True  # its own count beside the admin's
     admission: str = ""  # waiting, admitted, revoked; empty: it has not asked to join
     admission_reason: str = ""  # by what
+    believes: tuple[int, ...] = ()  # generations of the authority that it was told of last
+    made_by: int = 0  # the one of them that made its certificate
 
     @property
     def kept(self) -> bool:

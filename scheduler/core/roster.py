@@ -38,6 +38,7 @@ class Entry(Struct, frozen=True):
     counted: float = 0.0  # its silence does not count from before this
     error: str = ""  # of the last poll; empty where it was answered
     failures: int = 0  # polls in a row that were not answered
+    unproven: bool = False  # of the last poll: it did not prove who it is, or was not asked
     latency: float | None = None  # seconds
     clock: float | None = None  # seconds that its clock is ahead of ours
 
@@ -50,7 +51,7 @@ class Entry(Struct, frozen=True):
 class Standing(Struct, frozen=True):
     """A node's state on the roster, and why."""
 
-    # ready, busy, silent, lost, refused, cordoned, drained, quarantined, unanswered
+    # ready, busy, silent, lost, refused, unproven, cordoned, drained, quarantined, unanswered
     state: str
     reason: str = ""
     short: str = ""  # the same without how long it has been or will be so; empty: the same
@@ -69,10 +70,14 @@ def standing(
     """
     report = entry.report
     if (report is None or entry.answered is None) and REMEMBERED not in entry.found:
+        if entry.unproven:
+            return Standing("unproven", entry.error)
         return Standing("unanswered", entry.error or "it has not answered yet")
     quiet = now - max(entry.counted, entry.since if entry.answered is None else entry.answered)
     if quiet >= timing.lost_after and entry.failures >= _SEEN_TO_FAIL:
         return _quiet("lost", quiet, entry.error)
+    if entry.unproven:
+        return Standing("unproven", entry.error)
     if report is None or quiet >= timing.silent_after:
         return _quiet("silent", quiet, entry.error)
     if refusal := _refusal(report, me):

@@ -23,6 +23,7 @@ from scheduler.dispatch.prospects import Kind, Prospects, kind_of
 from scheduler.dispatch.sources import Sources
 from scheduler.ledger import Ledger
 from scheduler.pool.poller import Pool
+from scheduler.pool.proof import Pass
 
 log = logging.getLogger(__name__)
 
@@ -40,12 +41,17 @@ class Dispatcher:
     """The queue and the way out of it. For use on the event loop."""
 
     def __init__(
-        self, caller: Caller, settings: SchedulerSettings, ledger: Ledger, blobs: BlobFolder
+        self,
+        caller: Caller,
+        settings: SchedulerSettings,
+        ledger: Ledger,
+        blobs: BlobFolder,
+        own: Pass | None = None,
     ) -> None:
-        """`caller`: this scheduler, as nodes know it."""
+        """`caller`: this scheduler, as nodes know it; `own`: the pool that it keeps."""
         self.caller = caller
         self.ledger = ledger
-        self.pool = Pool(caller, settings, ledger.store)
+        self.pool = Pool(caller, settings, ledger.store, own)
         self.attempts = Attempts(self.pool, ledger, settings.attempts)
         self.sources = Sources(caller, self.pool, ledger, blobs)
         self._forwarder = Forwarder(caller, self.pool, self.attempts, self.sources)

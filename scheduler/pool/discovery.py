@@ -2,20 +2,21 @@
 nothing; polling does.
 """
 
-import ipaddress
 from urllib.parse import urlsplit
 
 from protocol.errors import Invalid
 from protocol.model.checks import check_url
 from protocol.model.messages import API_VERSION, Registration
-from protocol.program.beacon import Beacon
+from protocol.program.beacon import Beacon, urls
 from scheduler.pool.poller import Pool
 
 
 class Discovery:
     """Puts what was found into the pool."""
 
-    def __init__(self, pool: Pool, me: str, name: str) -> None:
+    def __init__(self, pool: Pool, me: str, name: str, pool_id: str = "") -> None:
+        """`pool_id`: of the pool whose members prove that they are; empty: there is none."""
+        self._pool_id = pool_id
         self._pool = pool
         self._me = me
         self._name = name  # of the pool that we serve
@@ -35,31 +36,24 @@ class Discovery:
                 raise Invalid(f"{url} is in nodes too", field="plain_nodes", expected="one of both")
             self._pool.find_plain(url)
 
-    def register(self, registration: Registration) -> None:
-        """A node says itself where it is. Raises Invalid."""
+    def register(self, registration: Registration, member: str = "") -> None:
+        """A node says itself where it is; `member`: its id, where it has proven that. Raises
+        Invalid.
+        """
         url = node_url(registration.url, "url")
-        self._pool.find(url, (url,), "registered")
+        self._pool.find(member or url, (url,), "registered")
 
     def found(self, beacon: Beacon) -> None:
         """mDNS heard of a program."""
         ours = beacon.pool == self._name and beacon.id != self._me
         takes_builds = beacon.role != "scheduler" and beacon.api == API_VERSION
-        if ours and takes_builds and (places := urls(beacon)):
+        member = bool(beacon.pool_port and self._pool_id and beacon.pool_id == self._pool_id)
+        if ours and takes_builds and (places := urls(beacon, member=member)):
             self._pool.find(beacon.id, places, "mdns")
 
     def gone(self, identity: str) -> None:
         """mDNS heard a goodbye."""
         self._pool.say_goodbye(identity)
-
-
-def urls(beacon: Beacon) -> tuple[str, ...]:
-    """Where a program that advertises itself may be reached, IPv4 first."""
-    hosts = sorted(beacon.addresses, key=lambda address: ":" in address)
-    return tuple(
-        f"http://[{host}]:{beacon.port}" if ":" in host else f"http://{host}:{beacon.port}"
-        for host in hosts
-        if _is_host(host)
-    )
 
 
 def node_url(url: str, field: str) -> str:
@@ -69,11 +63,3 @@ def node_url(url: str, field: str) -> str:
     if parts.path.strip("/") or parts.query or parts.fragment or parts.username:
         raise Invalid(f"{field} is {url[:80]!r}", field=field, expected="http://HOST:PORT")
     return f"{parts.scheme}://{parts.netloc}".lower()
-
-
-def _is_host(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text.partition("%")[0])
-    except ValueError:
-        return False
-    return True

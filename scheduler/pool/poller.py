@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection
 from msgspec.structs import replace
 
 from protocol.concurrency.watch import Watch
-from protocol.errors import PoolError, Unreachable
+from protocol.errors import PoolError, Unproven, Unreachable
 from protocol.model.build import Build
 from protocol.model.messages import Report
 from protocol.ports.service import Caller
@@ -28,6 +28,7 @@ from scheduler.plain.node import PlainNode, plain_id
 from scheduler.pool.held_back import HeldBack
 from scheduler.pool.known import Known
 from scheduler.pool.polling import Polling
+from scheduler.pool.proof import Pass, Proof
 from scheduler.pool.target import NodeClient, Target
 from scheduler.stores.base import Store
 
@@ -40,8 +41,10 @@ _ELSEWHERE = "it has not answered since it was found anew"
 class Pool:
     """All targets by key. For use on the event loop."""
 
-    def __init__(self, caller: Caller, settings: SchedulerSettings, store: Store) -> None:
-        """`caller`: this scheduler, as nodes know it."""
+    def __init__(
+        self, caller: Caller, settings: SchedulerSettings, store: Store, own: Pass | None = None
+    ) -> None:
+        """`caller`: this scheduler, as nodes know it; `own`: what makes it one of its pool."""
         self.changed = Watch()  # moves when a node appears, answers otherwise than before, or goes
         self.known = Known(store, self.changed.touch)
         self.plain = PlainAttempts(store)
@@ -55,7 +58,8 @@ class Pool:
         self._timing = Timing(settings.silent_after, settings.lost_after)
         self._targets: dict[str, Target] = {}
         self._closing: set[asyncio.Task[None]] = set()
-        self._polling = Polling(caller, settings, self._answered, self._unanswered)
+        self._proof = Proof(settings.unproven, own, self.known)
+        self._polling = Polling(caller, settings, self._answered, self._unanswered, self._proof)
         self._heard = time.monotonic()  # when any node answered last
         self._counted = self._heard  # nobody's silence counts from before this
 
@@ -136,6 +140,12 @@ class Pool:
                 self._polling.anew(target)
             return
         entry = Entry(key=key, url=urls[0], found=(how,), since=time.monotonic(), id=_id_in(key))
+        if target is not None and target.proven and _is_proving(target.entry.url):
+            # Whoever says that it is elsewhere: who it is, it proves where it is found.
+            target.urls = tuple(dict.fromkeys((target.entry.url, *urls)))
+            if target.entry.failures:
+                self._polling.anew(target)
+            return
         if target is not None:
             self._close(target)
             known = target.entry
@@ -181,6 +191,15 @@ class Pool:
                 self._drop(target)
                 self.known.left(entry.program)
 
+    def ask_anew(self, node: str) -> None:
+        """What this program has to prove is another matter now: what it proved before is gone."""
+        for target in self._targets.values():
+            if node in (target.entry.program, target.proven):
+                self._closing.add(task := asyncio.create_task(target.expect(target.proven)))
+                task.add_done_callback(self._closing.discard)
+                self._polling.anew(target)
+        self.changed.touch()
+
     def disbelieve(self, node: str, error: str) -> None:
         """A call to this node failed: it gets nothing until it has answered again."""
         for target in self._targets.values():
@@ -222,7 +241,7 @@ class Pool:
         before = target.entry
         ways = tuple(way for way in before.found if way != REMEMBERED) or before.found
         target.entry = replace(
-            before, found=ways, report=report, answered=now, error="", failures=0
+            before, found=ways, report=report, answered=now, error="", failures=0, unproven=False
         )
         if not report.leaving:
             self.known.heard(report, before.url, ways)
@@ -235,17 +254,28 @@ class Pool:
 
     def _unanswered(self, target: Target, error: PoolError) -> None:
         before = target.entry
-        target.entry = replace(before, error=error.detail, failures=before.failures + 1)
+        target.entry = replace(
+            before,
+            error=error.detail,
+            failures=before.failures + 1,
+            unproven=isinstance(error, Unproven),
+        )
         target.departed = target.departed or target.goodbye
         if before.failures == 0:
             log.info("%s: %s", before.url, error.detail)
         self.changed.touch()
 
-    def _connect(self, url: str) -> HttpService:
-        return HttpService(url, caller=self._caller, patience=self._settings.patience)
+    def _connect(self, url: str, program: str) -> HttpService:
+        secured = self._proof.secured(url, program)
+        patience = self._settings.patience
+        return HttpService(url, caller=self._caller, patience=patience, secured=secured)
 
-    def _connect_plain(self, url: str) -> PlainNode:
+    def _connect_plain(self, url: str, program: str) -> PlainNode:
         return PlainNode(url, self._me, self._settings, self.plain)
+
+
+def _is_proving(url: str) -> bool:
+    return url.startswith("https:")
 
 
 def _id_in(key: str) -> str:

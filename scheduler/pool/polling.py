@@ -10,11 +10,12 @@ from functools import partial
 
 from msgspec.structs import replace
 
-from protocol.errors import PoolError
+from protocol.errors import PoolError, Unproven
 from protocol.model.messages import Report
 from protocol.ports.service import Caller
 from scheduler.config import SchedulerSettings
 from scheduler.core.roster import Entry
+from scheduler.pool.proof import Proof
 from scheduler.pool.race import first_answer
 from scheduler.pool.target import Target
 
@@ -34,8 +35,10 @@ class Polling:
         settings: SchedulerSettings,
         answered: Callable[[Target, Report], None],
         unanswered: Callable[[Target, PoolError], None],
+        proof: Proof,
     ) -> None:
         """`caller`: this scheduler, as nodes know it; the others are told of each poll's end."""
+        self._proof = proof
         self._caller = caller
         self._settings = settings
         self._answered = answered
@@ -62,9 +65,15 @@ class Polling:
                     report = await target.client.status(
                         self._caller, after=token, wait=self._settings.hold
                     )
+                if not self._proof.check(target.entry.url, target.proven, report):
+                    await target.expect(report.id)
+                    token = None
+                    continue
             except PoolError as error:
                 token = None
                 self._unanswered(target, error)
+                if isinstance(error, Unproven) and "/" in target.entry.key:
+                    await target.expect("")  # another program may be there now
                 await asyncio.sleep(self._pause(target.entry))
                 continue
             if token is None:
@@ -86,10 +95,13 @@ class Polling:
         """A report by whichever of its addresses answers; that one is used from now on."""
         last = target.entry.url
         urls = (last, *(url for url in target.urls if url != last))
-        asks = [partial(target.client_at(url).status, self._caller) for url in urls]
+        asks = [partial(self._ask, target, url) for url in urls]
         number, report = await first_answer(asks, _HEAD_START)
         target.entry = replace(target.entry, url=urls[number])
         return report
+
+    async def _ask(self, target: Target, url: str) -> Report:
+        return await target.client_at(url).status(self._caller)
 
 
 def _complain(task: "asyncio.Task[None]") -> None:

@@ -80,10 +80,14 @@ class Target:
     """One program: where it may be, how to speak to it there, and the task that polls it."""
 
     def __init__(
-        self, urls: tuple[str, ...], entry: Entry, connect: Callable[[str], NodeClient]
+        self, urls: tuple[str, ...], entry: Entry, connect: Callable[[str, str], NodeClient]
     ) -> None:
+        """`connect`: a client for a URL and the id of the program that must answer there, empty
+        where nobody knows it yet. Raises Unproven.
+        """
         self.urls = urls
         self.entry = entry
+        self.proven = entry.id  # who must answer; empty: whoever does, and then nobody else
         self.task: asyncio.Task[None] | None = None
         self.goodbye = False  # one was heard: if it does not answer now, it has left
         self.departed = False  # off the roster, kept while builds of ours may be on it
@@ -96,10 +100,17 @@ class Target:
         return self.client_at(self.entry.url)
 
     def client_at(self, url: str) -> NodeClient:
-        """How to speak to it there."""
+        """How to speak to it there. Raises Unproven."""
         if url not in self._clients:
-            self._clients[url] = self._connect(url)
+            self._clients[url] = self._connect(url, self.proven)
         return self._clients[url]
+
+    async def expect(self, program: str) -> None:
+        """From now on the program of this id must answer, empty: any node."""
+        self.proven = program
+        clients, self._clients = self._clients, {}
+        for client in clients.values():
+            await client.close()
 
     async def close(self) -> None:
         """Stop polling and close every connection."""

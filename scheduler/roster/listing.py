@@ -33,9 +33,9 @@ class Listing:
         running = sum(1 for build in self._dispatcher.ledger.board if build.state is State.RUNNING)
         return Roster(self._name, tuple(entries), self._dispatcher.ledger.waiting, running)
 
-    def register(self, registration: Registration) -> None:
+    def register(self, registration: Registration, member: str = "") -> None:
         """A node makes itself known. Raises Invalid."""
-        self._discovery.register(registration)
+        self._discovery.register(registration, member)
 
     async def cordon(self, node: str, reason: str | None) -> None:
         """Keep new builds from a node; None: allow them again. Raises NotFound, Unavailable."""

@@ -20,6 +20,7 @@ from protocol.model.messages import (
     Roster,
     RosterEntry,
 )
+from protocol.ports.service import Role
 
 NODE = r"([A-Za-z0-9][A-Za-z0-9._-]{0,254})"
 """A node's id or name in a route."""
@@ -36,8 +37,8 @@ class RosterPort(Protocol):
     def node(self, name: str) -> RosterEntry:
         """One of them."""
 
-    def register(self, registration: Registration) -> None:
-        """A node makes itself known. Raises Invalid."""
+    def register(self, registration: Registration, member: str = "") -> None:
+        """A node makes itself known; `member`: its id, where it proved that. Raises Invalid."""
 
     async def cordon(self, node: str, reason: str | None) -> None:
         """Keep new builds from it; None: allow them again."""
@@ -76,7 +77,8 @@ class Nodes(RosterHandler):
 
     def post(self) -> None:
         """A node beyond the reach of mDNS makes itself known."""
-        self.port.register(self.decoded(Registration))
+        member = self.caller.program if self.caller.role is Role.NODE else ""
+        self.port.register(self.decoded(Registration), member)
         self.set_status(204)
 
 

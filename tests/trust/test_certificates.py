@@ -204,7 +204,7 @@ class TestTls:
         ours, other = Authority(), Authority()
         node, nodes = member(tmp_path / "node", ours, NODE)
         _, strangers = member(tmp_path / "stranger", other, SCHEDULER)
-        with pytest.raises(ssl.SSLError):  # the name that it looks for is not here
+        with pytest.raises(ssl.SSLError):
             shaken(
                 nodes.server(),
                 strangers.client(other.pool),

@@ -48,7 +48,7 @@ class DoorPort(Protocol):
     def authority(self) -> AuthorityState:
         """Which authorities are believed, and who has yet to."""
 
-    async def replace_authority(self, step: str) -> AuthorityState:
+    def replace_authority(self, step: str) -> AuthorityState:
         """Begin to replace it, or take the next step whoever is not ready. Raises Conflict."""
 
 
@@ -129,9 +129,9 @@ class TheAuthority(DoorHandler):
         """`step`: what a POST does."""
         self._step = step
 
-    async def post(self) -> None:
+    def post(self) -> None:
         """A step of replacing it."""
-        self.reply(await self.port.replace_authority(self._step))
+        self.reply(self.port.replace_authority(self._step))
 
 
 POOL_ROUTES = (
