@@ -29,7 +29,11 @@ async def keep_registering(
     """
     said = ""
     while True:
-        client = HttpService(scheduler, caller=me, secured=secured())
+        proof = secured()
+        if proof is None and urlsplit(scheduler).scheme == "https":
+            await asyncio.sleep(min(every, 1.0))  # we are of no pool yet
+            continue
+        client = HttpService(scheduler, caller=me, secured=proof)
         try:
             await client.register(Registration(own_url(scheduler, listener)))
             pause, words = every, f"registered with {scheduler}"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from msgspec import Struct
+from tornado.httpserver import HTTPServer
 
 from node.app import Node
 from node.config import NodeSettings
@@ -38,6 +39,7 @@ class Program(Struct):
     url: str
     service: BuildService
     parts: Any  # the Node or Scheduler
+    members_url: str = ""  # where it serves members of its pool
 
 
 @asynccontextmanager
@@ -51,17 +53,21 @@ async def a_node(folder: Path, *, home: str = "", **settings: Any) -> AsyncItera
     data = folder / name
     with identity.open_data(data):
         node = Node(own, data, identity.load(data))
-        listener = Listener(own)
+        listener, members = Listener(own), node.members_listener()
         await node.start()
-        server = listener.serve(node.web(), own)
+        servers = [listener.serve(node.web(), own)]
+        if members:
+            servers.append(members.serve(node.web(members=True), own))
         chores = [asyncio.create_task(chore) for chore in node.chores()]
+        belonging = node.belonging.chores(lambda pool, url: None)
+        chores += [asyncio.create_task(chore) for chore in belonging]
         try:
-            yield Program(node.identity.id, listener.url, node.service, node)
+            there = members.url if members else ""
+            yield Program(node.identity.id, listener.url, node.service, node, there)
         finally:
             await _ended(chores)
             await node.leave()
-            server.stop()
-            await server.close_all_connections()
+            await _stopped(servers)
             await node.close()
 
 
@@ -76,18 +82,26 @@ async def a_scheduler(
     data = folder / name
     with identity.open_data(data):
         scheduler = Scheduler(own, identity.load(data), open_store(own.store, data), data)
-        listener = Listener(own)
-        server = listener.serve(scheduler.web(), own)
+        listener, members = Listener(own), scheduler.members_listener()
+        servers = [listener.serve(scheduler.web(), own)]
+        if members:
+            servers.append(members.serve(scheduler.web(members=True), own))
         scheduler.discovery.named(own.nodes)
         chores = [asyncio.create_task(chore) for chore in scheduler.begin()]
         try:
-            yield Program(scheduler.identity.id, listener.url, scheduler.service, scheduler)
+            there = members.url if members else ""
+            yield Program(scheduler.identity.id, listener.url, scheduler.service, scheduler, there)
         finally:
             await _ended(chores)
             await scheduler.leave()
-            server.stop()
-            await server.close_all_connections()
+            await _stopped(servers)
             await scheduler.close()
+
+
+async def _stopped(servers: list[HTTPServer]) -> None:
+    for server in servers:
+        server.stop()
+        await server.close_all_connections()
 
 
 async def _ended(tasks: list["asyncio.Task[None]"]) -> None:

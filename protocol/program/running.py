@@ -18,6 +18,14 @@ from protocol.program.settings import ProgramSettings, host_and_port
 
 log = logging.getLogger(__name__)
 
+
+def _is_worth_a_line(record: logging.LogRecord) -> bool:
+    """Whoever knocks without a certificate that fits is told so; it is no news here."""
+    return not str(record.msg).startswith("SSL Error")
+
+
+logging.getLogger("tornado.general").addFilter(_is_worth_a_line)
+
 IDLE = 120
 """Seconds after which an idle client connection is closed; longer than our own client keeps one."""
 

@@ -100,8 +100,7 @@ class Memberships:
         """Called in the handshake: the pool that the caller means by the name it looks for. Who
         knows none yet gets to see the first one; that it is the right one, the caller checks.
         """
-        _, _, pool = (name or "").partition(".")
-        pool = pool.partition(".")[0]
+        pool = (name or "").partition(".")[2].partition(".")[0]
         context = self._servers.get(pool) or next(iter(self._servers.values()), None)
         if context is None:
             return ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME
