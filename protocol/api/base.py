@@ -11,7 +11,6 @@ import logging
 import re
 from collections.abc import Awaitable, Callable
 from typing import Any, ClassVar, TypeVar
-from urllib.parse import urlsplit
 
 from tornado import web
 from tornado.iostream import StreamClosedError
@@ -20,6 +19,7 @@ from protocol import wire
 from protocol.api import access
 from protocol.api.negotiation import preferred
 from protocol.api.operation import check_arguments
+from protocol.api.own_url import own_url
 from protocol.api.problems import STATUS, problem, translated
 from protocol.api.route import Context, Route
 from protocol.errors import (
@@ -220,7 +220,7 @@ class Handler(web.RequestHandler):
         """The URL of a path of this program, as the client can reach it."""
         if self.limits.relative_urls:
             return path
-        return (self.limits.public_url.rstrip("/") or _own_url(self)) + path
+        return (self.limits.public_url.rstrip("/") or own_url(self.request)) + path
 
     async def unless_gone(
         self,
@@ -297,19 +297,3 @@ class Handler(web.RequestHandler):
         return TooLarge(
             f"the body is over {limit} bytes", field="body", expected=f"at most {limit} bytes"
         )
-
-
-def _own_url(handler: Handler) -> str:
-    """Scheme and host as the client said them: by its Host header, or the proxy's before it."""
-    headers = handler.request.headers
-    scheme = headers.get("X-Forwarded-Proto", handler.request.protocol)
-    host = headers.get("X-Forwarded-Host", handler.request.host)
-    try:
-        parts = urlsplit(f"{scheme}://{host}")
-        valid = scheme in ("http", "https") and parts.netloc == host and bool(parts.hostname)
-        valid = valid and parts.username is None and parts.port != 0 and host.isascii()
-    except ValueError:
-        valid = False
-    if not valid:
-        raise Invalid("the Host header names no host", field="Host", expected="HOST or HOST:PORT")
-    return f"{scheme}://{host}"

@@ -143,7 +143,7 @@ def _implied(route: Route, said: Operation, places: list[Json]) -> set[int]:
     found = {400, 403}
     if places:
         found.add(404)
-    if route.handler.PRODUCES:
+    if issubclass(route.handler, Handler) and route.handler.PRODUCES:
         found.add(406)
     if said.body is not None or said.body_media_types:
         found |= {413, 415}

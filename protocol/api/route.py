@@ -3,17 +3,15 @@ limits.
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
+from tornado.web import RequestHandler
 
 from protocol.api.access import Permission
 from protocol.api.callers import Callers
 from protocol.api.operation import Operation
 from protocol.ports.service import BuildService
-
-if TYPE_CHECKING:
-    from protocol.api.base import Handler
 
 ID = r"([0-9a-z]{1,64})"
 """A build's id in a route."""
@@ -45,7 +43,7 @@ class Route(msgspec.Struct, frozen=True):
     """A path, who serves it, and the permission that each method needs."""
 
     path: str  # a regular expression, matched whole
-    handler: type["Handler"]
+    handler: type[RequestHandler]
     permissions: Mapping[str, Permission]  # method -> permission
     options: Mapping[str, Any] = {}  # passed to the handler's `setup`
     operations: Mapping[str, Operation] = {}  # method -> what it takes and gives

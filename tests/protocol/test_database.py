@@ -27,7 +27,7 @@ SECOND = "ALTER TABLE words ADD COLUMN size INTEGER NOT NULL DEFAULT 0"
 WRITER = f"""
 import asyncio, itertools, sys
 from pathlib import Path
-from protocol.database import Database
+from protocol.storage.database import Database
 
 async def main():
     database = Database(Path(sys.argv[1]), ["{FIRST}"])
@@ -352,7 +352,7 @@ async def test_what_was_answered_outlives_kill_9(tmp_path) -> None:
         path = tmp_path / f"{turn}"
         async with _writing(path) as (process, answered):
             while len(answered) < 50 * (turn + 1):
-                answered.add((await process.stdout.readline()).decode().strip())
+                answered.add(await _line(process))
             process.send_signal(signal.SIGKILL)
             rest = await process.stdout.read()
             answered.update(line for line in rest.decode().split("\n")[:-1])
@@ -420,7 +420,7 @@ async def test_a_backup_is_consistent_and_has_an_id_of_its_own(tmp_path) -> None
     target.parent.mkdir()
     async with _writing(tmp_path / "a") as (process, answered):
         while len(answered) < 50:
-            answered.add((await process.stdout.readline()).decode().strip())
+            answered.add(await _line(process))
         await asyncio.to_thread(backup, tmp_path / "a", target)
         await process.stdout.readline()  # it goes on
         assert process.returncode is None
@@ -495,3 +495,11 @@ async def _writing(path: Path) -> AsyncIterator[tuple[asyncio.subprocess.Process
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
             await process.wait()
+
+
+async def _line(process: asyncio.subprocess.Process) -> str:
+    """What it printed next; it has not ended."""
+    assert process.stdout is not None
+    line = (await process.stdout.readline()).decode()
+    assert line.endswith("\n"), "it has ended"
+    return line.strip()

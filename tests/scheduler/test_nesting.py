@@ -81,7 +81,7 @@ async def test_an_attempt_that_another_took_the_place_of(tmp_path) -> None:
                 build = await program.service.get(above, key)
                 assert build.result is Result.LOST, (program, build)
                 assert build.reason == "another attempt took its place"
-        assert not inner.parts.dispatcher.pool.health
+        assert not inner.parts.dispatcher.pool.held_back._health
 
 
 async def test_an_attempt_that_is_lost_below_ends_there_and_is_made_anew_above(tmp_path) -> None:
