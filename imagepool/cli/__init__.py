@@ -30,6 +30,12 @@ COMMANDS = {
         "uncordon": ("nodes", "Give a node builds again."),
         "drain": ("nodes", "Give a node no new builds, and wait until it has none."),
     },
+    "Members of the pool": {
+        "invite": ("members", "Print what brings another machine into the pool."),
+        "admit": ("members", "Let a node in that waits for a yes."),
+        "revoke": ("members", "Put a node out of the pool."),
+        "authority": ("members", "Show the pool's certificate authority, or replace it."),
+    },
     "Programs": {
         "up": ("programs", "Run a scheduler and one node on this machine."),
         "scheduler": ("programs", "Run a scheduler: the one URL of a pool."),

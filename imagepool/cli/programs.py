@@ -23,6 +23,11 @@ _COMMON: tuple[Option, ...] = (
     ),
     click.option("--listen", metavar="HOST:PORT", help="Where to serve; port 0 picks one."),
     click.option(
+        "--pool-listen",
+        metavar="HOST:PORT",
+        help="Where to serve members of the pool; else one port higher.",
+    ),
+    click.option(
         "--data", metavar="FOLDER", help="Folder for what must be kept; one program each."
     ),
     click.option(
@@ -40,6 +45,9 @@ _COMMON: tuple[Option, ...] = (
     click.option("--log-format", type=click.Choice(["text", "json"]), help="json: for machines."),
 )
 _NODE: tuple[Option, ...] = (
+    click.option(
+        "--join", metavar="TOKEN", help="Join the pool that this token is of (imagepool invite)."
+    ),
     click.option(
         "--engine", type=click.Choice(["docker", "dummy"]), help="What runs the commands."
     ),

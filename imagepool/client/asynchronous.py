@@ -19,7 +19,16 @@ from imagepool.client.asking import Asking
 from imagepool.client.events import Event, LogPiece
 from imagepool.client.orders import Wanted
 from protocol.model.build import Artifact, Build, Position, State
-from protocol.model.messages import BuildPage, BuildQuery, Explanation, Report, Roster, RosterEntry
+from protocol.model.messages import (
+    AuthorityState,
+    BuildPage,
+    BuildQuery,
+    Explanation,
+    Invitation,
+    Report,
+    Roster,
+    RosterEntry,
+)
 from protocol.model.recipe import InputFile, UploadedContent
 from protocol.model.request import Secrets
 from protocol.ports.blobs import Blobs
@@ -265,6 +274,26 @@ class AsyncClient(Asking):
     async def uncordon(self, node: str) -> None:
         """Give it builds again."""
         await self._scheduler(lambda pool: pool.uncordon(node))
+
+    async def invitation(self, *, new: bool = False) -> Invitation:
+        """What somebody pastes on another machine to bring it into the pool; `new`: with another
+        token, the one before admits nobody any more.
+        """
+        return await self._scheduler(lambda pool: pool.invitation(new=new))
+
+    async def admit(self, node: str) -> None:
+        """Let a node in that waits for an admin's yes."""
+        await self._scheduler(lambda pool: pool.admit(node))
+
+    async def revoke(self, node: str, reason: str = "by an admin") -> None:
+        """Put a node out of the pool, for good."""
+        await self._scheduler(lambda pool: pool.revoke(node, reason))
+
+    async def authority(self, step: str = "") -> AuthorityState:
+        """The pool's certificate authority, after a step of replacing it: "begin" makes another
+        one, "next" does not wait for members that are not ready.
+        """
+        return await self._scheduler(lambda pool: pool.authority(step))
 
     # Parts of these
 

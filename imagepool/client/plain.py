@@ -102,6 +102,10 @@ class Client:
     cordon = plain(AsyncClient.cordon)
     drain = plain(AsyncClient.drain)
     uncordon = plain(AsyncClient.uncordon)
+    invitation = plain(AsyncClient.invitation)
+    admit = plain(AsyncClient.admit)
+    revoke = plain(AsyncClient.revoke)
+    authority = plain(AsyncClient.authority)
 
     def _client(self) -> AsyncClient:
         if not self._end.alive:

@@ -18,6 +18,7 @@ from protocol.model import idempotency
 from protocol.model.build import Artifact, Build, Position
 from protocol.model.messages import (
     Acknowledgement,
+    AuthorityState,
     BuildPage,
     BuildQuery,
     Cancellation,
@@ -25,8 +26,10 @@ from protocol.model.messages import (
     Cordon,
     Explanation,
     Forwarded,
+    Invitation,
     Registration,
     Report,
+    Revocation,
     Roster,
     RosterEntry,
 )
@@ -229,6 +232,30 @@ class HttpService:
     async def uncordon(self, node: str) -> None:
         """Allow new builds on it again."""
         await self._http.post(f"{_node(node)}/uncordon", {}, None)
+
+    async def invitation(self, *, new: bool = False) -> Invitation:
+        """What brings another machine into the pool; `new`: with another token than before."""
+        path = "/api/v1/pool/invitation"
+        if new:
+            made: Invitation = await self._http.post(path, {}, Invitation)
+            return made
+        return await self._http.get(path, Invitation, {})
+
+    async def admit(self, node: str) -> None:
+        """Let a node in that waits for it."""
+        await self._http.post(f"{_node(node)}/admit", {}, None)
+
+    async def revoke(self, node: str, reason: str) -> None:
+        """Put a node out of the pool."""
+        await self._http.post(f"{_node(node)}/revoke", Revocation(reason), None)
+
+    async def authority(self, step: str = "") -> AuthorityState:
+        """The pool's authority, after a step of replacing it: "begin" or "next"."""
+        path = "/api/v1/pool/authority"
+        if step:
+            after: AuthorityState = await self._http.post(f"{path}/{step}", {}, AuthorityState)
+            return after
+        return await self._http.get(path, AuthorityState, {})
 
 
 def _build(build_id: str) -> str:

@@ -8,6 +8,7 @@ from protocol.api.access import Permission
 from protocol.api.base import Handler
 from protocol.api.operation import Operation, answered, done
 from protocol.api.route import Route
+from protocol.errors import Conflict
 from protocol.model.messages import (
     Admittance,
     AuthorityState,
@@ -57,8 +58,14 @@ class DoorHandler(Handler):
 
     @property
     def port(self) -> DoorPort:
-        """The pool's door."""
-        port: DoorPort = self.context.extras["door"]
+        """The pool's door. Raises Conflict where there is none."""
+        port: DoorPort | None = self.context.extras["door"]
+        if port is None:
+            raise Conflict(
+                "this scheduler is for programs on its own machine, which prove nothing",
+                field="pool_listen",
+                expected="--pool-listen HOST:PORT, where other machines reach it",
+            )
         return port
 
 
@@ -154,6 +161,31 @@ ROUTES = (
                 "Another join token", answered(Invitation, "the one before admits nobody now")
             ),
         },
+    ),
+    Route(
+        "/api/v1/pool/authority",
+        TheAuthority,
+        {"GET": _ADMIT},
+        operations={
+            "GET": Operation(
+                "The pool's certificate authority", answered(AuthorityState, "which are believed")
+            )
+        },
+    ),
+    *(
+        Route(
+            f"/api/v1/pool/authority/{step}",
+            TheAuthority,
+            {"POST": _ADMIT},
+            {"step": step},
+            operations={
+                "POST": Operation(about, answered(AuthorityState, "how far it is"), errors=(409,))
+            },
+        )
+        for step, about in (
+            ("begin", "Make another authority, to take the place of this one"),
+            ("next", "Take the next step, though some members are not ready for it"),
+        )
     ),
     Route(
         f"/api/v1/nodes/{NODE}/admit",
