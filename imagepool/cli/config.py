@@ -16,7 +16,7 @@ from imagepool.cli.watch import print_json
 from imagepool.cli.words import table
 from protocol.errors import PoolError
 
-_HIDDEN = ("token", "secret", "password", "credentials")
+_HIDDEN = ("token", "secret", "password", "credentials", "join")
 """Ends of the names of settings whose values nobody is to read off a screen."""
 
 
