@@ -72,7 +72,7 @@ async def test_every_line_does_what_it_says(tmp_path):
     folder.mkdir()
     async with (
         a_node(tmp_path, name="anvil") as node,
-        a_scheduler(tmp_path, node.url) as scheduler,
+        a_scheduler(tmp_path, node.url, pool_listen="127.0.0.1:0") as scheduler,
     ):
         await ready(scheduler)
         variables = {"URL": scheduler.url, "BUILD": ""}
