@@ -35,6 +35,7 @@ from protocol.storage.blob_folder import BlobFolder
 from protocol.storage.database import keep_erasing
 from protocol.trust.accounts import Accounts
 from protocol.trust.owned import OwnedService
+from protocol.trust.seal import Seal
 from scheduler.config import SchedulerSettings
 from scheduler.dispatch.dispatcher import Dispatcher
 from scheduler.ledger import Ledger
@@ -96,7 +97,7 @@ class Scheduler:
         ledger.observe = self._observe
         caller = Caller(owner="", role=Role.PROGRAM, program=me.id, store=store.id)
         uploads = BlobFolder(folder / "blobs", limit=settings.upload_limit, reserve=_SPARE)
-        self.dispatcher = Dispatcher(caller, settings, ledger, uploads, own)
+        self.dispatcher = Dispatcher(caller, settings, ledger, uploads, Seal(me.secret), own)
         self.door = self._door()
         self.service = SchedulerService(me, self.name, settings, self.dispatcher)
         self.notices = Notices(me.id, ledger, settings, self.dispatcher.cancel)

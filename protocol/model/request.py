@@ -108,6 +108,7 @@ class Forward(Struct, frozen=True):
     store: str = ""  # id of the origin's store, which has this attempt on record
     key: str = ""  # idempotency key of the create, so that it outlives the origin's store
     retry_of: str = ""  # the build's, likewise
+    seal: Annotated[str, Meta(max_length=64)] = ""  # by which the origin knows it again
 
 
 Reference: TypeAlias = ArtifactContent | BuiltBase

@@ -4,6 +4,7 @@ The private key never leaves the program's data folder. A boot id is drawn at ea
 """
 
 import fcntl
+import hashlib
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,6 +30,10 @@ class Identity(Struct, frozen=True):
     id: str  # the first 160 bits of the public key's SHA-256, hex
     boot: str
     made: bool = False  # it is new: nobody can know it
+    secret: bytes = b""  # made of the key, and as secret
+
+    def __repr__(self) -> str:
+        return f"Identity({self.id}, {self.boot})"
 
 
 def open_data(folder: Path) -> IO[bytes]:
@@ -60,7 +65,8 @@ def load(folder: Path) -> Identity:
         if made:
             _write_key(path)
         key = key_of(folder)
-    return Identity(fingerprint(key.public_key()), secrets.token_hex(8), made)
+    secret = hashlib.sha256(b"imagepool program\n" + key.private_bytes_raw()).digest()
+    return Identity(fingerprint(key.public_key()), secrets.token_hex(8), made, secret)
 
 
 def key_of(folder: Path) -> Ed25519PrivateKey:

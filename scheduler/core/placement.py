@@ -84,7 +84,7 @@ def proven(node: Candidate, build: Build) -> str | None:
     """
     if node.probation and node.ours:
         return "it failed builds lately, and gets one at a time until one goes well"
-    if node.probation and node.others and _tried(node, build):
+    if node.probation and node.others and was_on(build, node.report.id):
         return "it failed builds lately, and had this one before"
     return None
 
@@ -196,11 +196,13 @@ def most_free(node: Candidate, build: Build) -> float:
 
 def not_tried(node: Candidate, build: Build) -> float:
     """A node that was tried for this build ranks lower; it is not excluded."""
-    return 0.0 if _tried(node, build) else 1.0
+    return 0.0 if was_on(build, node.report.id) else 1.0
 
 
-def _tried(node: Candidate, build: Build) -> bool:
-    return any(step.event == "place" and node.report.id in step.cause for step in build.history)
+def was_on(build: Build, node: str) -> bool:
+    """Whether an attempt of the build was given to the node of this id, as its history says."""
+    given = ("place", "adopt")
+    return any(step.event in given and f"({node})" in step.cause for step in build.history)
 
 
 def longest_unused(node: Candidate, build: Build) -> float:

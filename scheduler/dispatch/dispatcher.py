@@ -14,6 +14,7 @@ from protocol.errors import Unavailable
 from protocol.model.build import Build, NodeReference, Stage
 from protocol.ports.service import Caller
 from protocol.storage.blob_folder import BlobFolder
+from protocol.trust.seal import Seal
 from scheduler.config import SchedulerSettings
 from scheduler.core.placement import Candidate, best
 from scheduler.dispatch.attempts import Attempts
@@ -46,6 +47,7 @@ class Dispatcher:
         settings: SchedulerSettings,
         ledger: Ledger,
         blobs: BlobFolder,
+        seal: Seal,
         own: Pass | None = None,
     ) -> None:
         """`caller`: this scheduler, as nodes know it; `own`: the pool that it keeps."""
@@ -54,8 +56,8 @@ class Dispatcher:
         self.pool = Pool(caller, settings, ledger.store, own)
         self.attempts = Attempts(self.pool, ledger, settings.attempts)
         self.sources = Sources(caller, self.pool, ledger, blobs)
-        self._forwarder = Forwarder(caller, self.pool, self.attempts, self.sources)
-        self.follower = Follower(caller, self.pool, self.attempts, self._forwarder)
+        self._forwarder = Forwarder(caller, self.pool, self.attempts, self.sources, seal)
+        self.follower = Follower(caller, self.pool, self.attempts, self._forwarder, seal)
         self.prospects = Prospects(settings, self.pool, ledger, self.attempts, self._forwarder)
         self.pool.on_report = self.follower.on_report
         self.pool.on_node = ledger.on_node

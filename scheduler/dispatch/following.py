@@ -10,6 +10,8 @@ from protocol.model.build import Build, NodeReference, Result, Stage
 from protocol.model.messages import Acknowledgement, Forwarded, Report
 from protocol.model.request import Forward
 from protocol.ports.service import Caller
+from protocol.trust.seal import Seal
+from scheduler.core.placement import was_on
 from scheduler.core.plain import PLAIN
 from scheduler.core.reconcile import (
     Acknowledge,
@@ -29,9 +31,10 @@ class Follower:
     """Hears every report."""
 
     def __init__(
-        self, caller: Caller, pool: Pool, attempts: Attempts, forwarder: Forwarder
+        self, caller: Caller, pool: Pool, attempts: Attempts, forwarder: Forwarder, seal: Seal
     ) -> None:
         """`caller`: this scheduler, as nodes know it."""
+        self._seal = seal
         self._caller = caller
         self._pool = pool
         self._attempts = attempts
@@ -50,8 +53,13 @@ class Follower:
         ]
         known = {key: self._ledger.get(key) for key in shown if key in self._ledger}
         done: list[tuple[str, int]] = []
+        invented = ""
         for action in reconcile(wanted, known, report):
+            if isinstance(action, Adopt) and not self._was_sent(action.reported, report):
+                invented = f"it reports build {action.reported.id}, which was not sent to it"
+                continue
             done += self._perform(action, report)
+        self._pool.held_back.distrust(report.id, invented)
         unlike = self._pinned_otherwise(report)
         for key in unlike:
             self._errands.do(partial(self._pin, report.id, key))
@@ -100,6 +108,18 @@ class Follower:
         return ()
 
     # Adopting
+
+    def _was_sent(self, reported: Build, report: Report) -> bool:
+        """Whether what we have no record of, or gave up, was given to that node by us: it has the
+        forward with our seal, or our record of the build says so.
+        """
+        whole = report.wholes.get(reported.id)
+        if whole is not None:
+            same = (whole.forward.id, whole.forward.attempt) == (reported.id, reported.attempt)
+            return same and self._seal.holds(whole, report.id)
+        if reported.id not in self._ledger:
+            return reported.id in self._ledger.deleted or not self._pool.proves
+        return was_on(self._ledger.get(reported.id), report.id)
 
     def _adopt(self, reported: Build, report: Report) -> None:
         node = NodeReference(report.id, report.name)

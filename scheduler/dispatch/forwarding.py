@@ -10,11 +10,14 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
 from protocol.errors import Busy, Conflict, Denied, Invalid, PoolError, Unavailable, Unreachable
 from protocol.model.build import Build, Stage
 from protocol.model.messages import Report
 from protocol.model.request import Forward, given_secrets
 from protocol.ports.service import Caller
+from protocol.trust.seal import Seal
 from scheduler.dispatch.attempts import Attempts
 from scheduler.dispatch.sources import SourceGone, Sources, SourceSilent
 from scheduler.pool.poller import Pool
@@ -37,8 +40,11 @@ class _Full(NamedTuple):
 class Forwarder:
     """Attempts on their way to nodes, and what is remembered of how nodes took them."""
 
-    def __init__(self, caller: Caller, pool: Pool, attempts: Attempts, sources: Sources) -> None:
+    def __init__(
+        self, caller: Caller, pool: Pool, attempts: Attempts, sources: Sources, seal: Seal
+    ) -> None:
         """`caller`: this scheduler, as nodes know it."""
+        self._seal = seal
         self.on_the_way: set[str] = set()  # builds whose forward is not answered yet
         self._caller = caller
         self._pool = pool
@@ -152,6 +158,8 @@ class Forwarder:
             key=build.key,
             retry_of=build.retry_of,
         )
+        assert build.node is not None
+        forward = replace(forward, seal=self._seal.of(build.request, forward, build.node.id))
         secrets = given_secrets(build.request, self._ledger.secrets_of(build.id))
         client = self._pool.client_of(build)
         return await client.submit(self._caller, build.request, forward, secrets=secrets)

@@ -20,6 +20,7 @@ class HeldBack:
         self._known = known
         self._rule = rule
         self._health: dict[str, Health] = {}
+        self._distrusted: dict[str, str] = {}  # node -> what it says that cannot be
 
     def standing(
         self, entry: Entry, now: float, builds_on: Callable[[str], Collection[str]]
@@ -33,11 +34,20 @@ class HeldBack:
             in_use = len(builds_on(node)) or (entry.report.used if entry.report else 0)
             drained = known.draining and not in_use
             return Standing("drained" if drained else "cordoned", known.cordoned)
+        if words := self._distrusted.get(node):
+            return Standing("refused", words)
         health = self._health.get(node, Health())
         words = quarantine.quarantined(health, now)
         if words is None:
             return None
         return Standing("quarantined", words, quarantine.in_short(health))
+
+    def distrust(self, node: str, words: str) -> None:
+        """It says what cannot be, and gets nothing while it does; empty words: it does not."""
+        if words:
+            self._distrusted[node] = words
+        else:
+            self._distrusted.pop(node, None)
 
     def on_probation(self, node: str) -> bool:
         """Whether it gets one build at a time, for having failed some."""

@@ -71,6 +71,11 @@ class Pool:
 
     # What is there
 
+    @property
+    def proves(self) -> bool:
+        """Whether programs of this pool prove who they are."""
+        return self._proof.is_kept
+
     def entries(self, *, departed: bool = False) -> tuple[Entry, ...]:
         """One entry for each program, and one for each address that never answered."""
         return leaders(tuple(t.entry for t in self._targets.values() if departed or not t.departed))

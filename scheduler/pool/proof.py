@@ -35,6 +35,11 @@ class Proof:
         self._own = own
         self._known = known
 
+    @property
+    def is_kept(self) -> bool:
+        """Whether there is a pool whose members prove that they are."""
+        return self._own is not None
+
     def secured(self, url: str, program: str) -> Secured | None:
         """How to make sure that this program answers at a URL, any node where it is empty; None
         where that need not be. Raises Unproven where it may not be called.
