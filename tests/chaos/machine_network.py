@@ -179,7 +179,9 @@ class Wire:
 
     network: Network
 
-    def __init__(self, url: str, *, caller: Caller, patience: float) -> None:
+    def __init__(
+        self, url: str, *, caller: Caller, patience: float, secured: object = None
+    ) -> None:
         self._node = url
         self._patience = patience
 

@@ -31,6 +31,7 @@ from tests.chaos.machine_network import Wire
 
 NODE = NodeSettings(slots=1, disk_reserve=0, drain_limit=0, engine="dummy", clean_every=7)
 SCHEDULER = SchedulerSettings(
+    unproven="anywhere",
     hold=2,
     patience=1,
     retry=1,
@@ -237,7 +238,30 @@ class NoBlobs:
         """There is nothing."""
 
 
+class NoAccounts:
+    """See Accounts; whoever asks is somebody of the machine's."""
+
+    empty = True
+
+    def __init__(self, *_: Any) -> None:
+        pass
+
+    async def close(self) -> None:
+        """There is nothing."""
+
+
+class NoBelonging:
+    """See Belonging; nobody proves anything here."""
+
+    listens = False
+
+    def __init__(self, *_: Any) -> None:
+        pass
+
+
 _SIMPLE: dict[str, Any] = {
+    "Accounts": NoAccounts,
+    "Belonging": NoBelonging,
     "Records": MachineRecords,
     "ArtifactStore": engine.Artifacts,
     "BlobFolder": NoBlobs,
