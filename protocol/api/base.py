@@ -17,13 +17,14 @@ from tornado import web
 from tornado.iostream import StreamClosedError
 
 from protocol import wire
-from protocol.api import access
+from protocol.api import access, callers
 from protocol.api.negotiation import preferred
 from protocol.api.operation import check_arguments
 from protocol.api.problems import STATUS, problem, translated
 from protocol.api.route import Context, Route
 from protocol.errors import (
     Busy,
+    Denied,
     Invalid,
     PoolError,
     TooLarge,
@@ -31,7 +32,7 @@ from protocol.errors import (
     Unsatisfiable,
 )
 from protocol.model import idempotency
-from protocol.ports.service import Caller
+from protocol.ports.service import Caller, Role
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -61,7 +62,7 @@ class Handler(web.RequestHandler):
         self.service = context.service
         self.limits = context.settings
         self.route = route
-        self.caller = Caller()
+        self.caller = Caller(owner="", role=Role.NOBODY)
         self.body = bytearray()
         self.received = 0
         self.gone = asyncio.Event()  # set when the client has hung up
@@ -90,6 +91,7 @@ class Handler(web.RequestHandler):
             raise web.HTTPError(405)
         self.caller = self.context.callers.caller_of(self.request)
         access.check(self.caller, permission)
+        self._check_origin()
         self._check_accepted()
         operation = self.route.operations.get(self.request.method or "")
         if operation is not None and self.route.path.startswith("/api/v1/"):
@@ -103,6 +105,18 @@ class Handler(web.RequestHandler):
     def bound(self) -> int:
         """Bytes of a body that are read at all; a handler that passes them on may take more."""
         return self.limits.body_limit + DRAIN
+
+    def _check_origin(self) -> None:
+        """Raises Denied where a page of another origin would change something. It could not read
+        the answer, but does not need to.
+        """
+        harmless = self.request.method in callers.HARMLESS or self.CORS
+        if not harmless and callers.is_foreign(self.request, self.limits.public_url):
+            raise Denied(
+                "pages of other origins may not ask for this here",
+                field="Origin",
+                expected="none, or that of this program",
+            )
 
     def _check_accepted(self) -> None:
         strict = self.route.path.startswith("/api/") and self.PRODUCES

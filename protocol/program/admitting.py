@@ -1,6 +1,7 @@
 """What a program's settings say of those who call it."""
 
-from protocol.api.callers import ClientCallers, Failures, Rules
+from protocol.api.callers import ClientCallers, Rules
+from protocol.api.failures import Failures
 from protocol.errors import Invalid
 from protocol.program.settings import ProgramSettings, host_and_port, is_loopback
 from protocol.trust.accounts import Accounts
