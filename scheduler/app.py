@@ -15,6 +15,7 @@ from protocol.api.image_creator import handlers as image_creator
 from protocol.api.mount import application
 from protocol.api.native import blobs, verbs
 from protocol.api.native import builds as native
+from protocol.api.people import routes as people
 from protocol.api.route import Context
 from protocol.builds.board import Board
 from protocol.builds.notices import Notices
@@ -22,7 +23,7 @@ from protocol.errors import PoolError
 from protocol.model.build import Build
 from protocol.ports.service import Caller, Role
 from protocol.program import health, identity, mdns
-from protocol.program.admitting import client_callers
+from protocol.program.admitting import People
 from protocol.program.beacon import Beacon
 from protocol.program.identity import Identity
 from protocol.program.logs import log_step
@@ -32,7 +33,6 @@ from protocol.program.settings import data_folder
 from protocol.program.source import source
 from protocol.storage.blob_folder import BlobFolder
 from protocol.storage.database import keep_erasing
-from protocol.trust.accounts import Accounts
 from protocol.trust.owned import OwnedService
 from scheduler.config import SchedulerSettings
 from scheduler.dispatch.dispatcher import Dispatcher
@@ -54,6 +54,7 @@ ROUTES = (
     *verbs.ROUTES,
     *native.ROUTES,
     *blobs.ROUTES,
+    *people.ROUTES,
     *health.ROUTES,
     *nodes_api.ROUTES,
     *pages.ROUTES,
@@ -76,8 +77,7 @@ class Scheduler:
         self.name = settings.name or platform.node()
         self.store = store
         self.metrics = Metrics(Program(me.id, self.name, "scheduler"))
-        self.accounts = Accounts(folder, time.time)
-        self.callers = client_callers(self.accounts, settings)
+        self.people = People(folder, settings, time.time)
         ledger = Ledger(Board(), store)
         ledger.observe = self._observe
         caller = Caller(owner="", role=Role.PROGRAM, program=me.id, store=store.id)
@@ -116,9 +116,10 @@ class Scheduler:
             "health": self.health,
             "http": self.metrics.answered,
             "blobs": self.service,
+            "people": self.people,
         }
         return application(
-            Context(OwnedService(self.service), self.settings, self.callers, extras), ROUTES
+            Context(OwnedService(self.service), self.settings, self.people.callers, extras), ROUTES
         )
 
     def beacon(self, listener: Listener) -> Beacon:
@@ -146,6 +147,7 @@ class Scheduler:
             self.dispatcher.run(recover=recover),
             self.keep_house(),
             self.metrics.watch_loop(),
+            self.people.keep_house(),
             keep_erasing(self.store.erase, self.settings.erase_every),
         )
 
@@ -165,7 +167,7 @@ class Scheduler:
         await self.dispatcher.close()
         await self.dispatcher.ledger.close()
         await self.store.close()
-        await self.accounts.close()
+        await self.people.close()
 
     async def leave(self) -> None:
         """Tell schedulers above us."""
@@ -181,6 +183,7 @@ async def run(settings: SchedulerSettings, ready: Ready, stop: asyncio.Event) ->
         me = identity.load(folder)
         store = open_store(settings.store, folder)
         scheduler = Scheduler(settings, me, store, folder)
+        scheduler.people.check_reach()
         listener = Listener(settings)
         server = listener.serve(scheduler.web(), settings)
         async with contextlib.AsyncExitStack() as ending:

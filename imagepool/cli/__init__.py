@@ -30,6 +30,10 @@ COMMANDS = {
         "uncordon": ("nodes", "Give a node builds again."),
         "drain": ("nodes", "Give a node no new builds, and wait until it has none."),
     },
+    "Who may": {
+        "token": ("people", "Make, list and revoke tokens."),
+        "user": ("people", "Add, list and remove users with passwords."),
+    },
     "Programs": {
         "up": ("programs", "Run a scheduler and one node on this machine."),
         "scheduler": ("programs", "Run a scheduler: the one URL of a pool."),

@@ -23,6 +23,11 @@ _COMMON: tuple[Option, ...] = (
     ),
     click.option("--listen", metavar="HOST:PORT", help="Where to serve; port 0 picks one."),
     click.option(
+        "--anonymous",
+        type=click.Choice(["none", "viewer", "user"]),
+        help="What somebody without a token may be.",
+    ),
+    click.option(
         "--data", metavar="FOLDER", help="Folder for what must be kept; one program each."
     ),
     click.option(
@@ -144,7 +149,7 @@ def up(config: Path | None, **flags: Any) -> None:
     host, _ = host_and_port(settings.listen)
     folder = data_folder(settings, "up")
     shared = {name: flags[name] for name in ("name", "pool", "mdns", "log_level", "log_format")}
-    listen = f"[{host}]:0" if ":" in host else f"{host}:0"
+    listen = "[::1]:0" if ":" in host else "127.0.0.1:0"  # only our own scheduler calls it
     own = {"listen": listen, "data": str(folder / "node")}
     node_settings = _settings(NodeSettings, "node", config, node_flags | shared | own)
     settings = _settings(

@@ -15,6 +15,7 @@ from tornado.httputil import HTTPServerRequest
 
 from protocol.api.failures import Failures, is_loopback
 from protocol.errors import Denied, Invalid, Unauthenticated
+from protocol.model.people import NAME
 from protocol.ports.service import Caller, Role
 from protocol.trust.accounts import Accounts, Token
 from protocol.trust.certificates import SCHEDULER
@@ -31,7 +32,7 @@ CSRF_HEADER = "X-CSRF-Token"
 HARMLESS = frozenset({"GET", "HEAD", "OPTIONS"})
 """Methods that change nothing."""
 
-_OWNER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,127}")
+_OWNER = re.compile(NAME)
 _ID = re.compile(r"[A-Za-z0-9]{1,64}")
 _RELAYED = ("Forwarded", "Via", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-Ip")
 

@@ -13,15 +13,16 @@ from collections.abc import Callable
 from hmac import compare_digest
 from pathlib import Path
 from sqlite3 import Connection
-from typing import Annotated, TypeVar
+from typing import TypeVar
 
 import msgspec
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
-from msgspec import Meta, Struct
+from msgspec import Struct
 
 from protocol import wire
 from protocol.errors import Busy, Conflict, Denied, Invalid, NotFound
+from protocol.model.people import PASSWORD_LEAST, PASSWORD_LIMIT, OwnerName
 from protocol.ports.service import Role
 from protocol.storage.database import Database
 
@@ -42,13 +43,9 @@ MIGRATIONS = (
 )
 
 _TEXT = re.compile(PREFIX + r"([a-z2-7]{8})-([a-z2-7]{26})")
-_PASSWORD_LEAST, _PASSWORD_LIMIT = 12, 1024  # characters
 _AT_ONCE = 2  # passwords that are hashed at the same time: each takes 64 MiB for a moment
 _QUEUE = 20  # passwords that are checked, or wait for that
 _ROLES = (Role.VIEWER, Role.USER, Role.OPERATOR, Role.ADMIN)
-
-OwnerName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@+-]{0,127}$(?!\n)")]
-"""Whose builds are whose."""
 
 
 class Token(Struct, frozen=True):
@@ -100,6 +97,17 @@ class Accounts:
         alone opens no door.
         """
         return not self._users and not self.tokens()
+
+    def check_first(self, role: Role) -> None:
+        """Raises Conflict where the first one is to be no admin: as long as there is nobody, the
+        people of this machine are, and then there would be none.
+        """
+        if self.empty and role is not Role.ADMIN:
+            raise Conflict(
+                f"there is no admin yet, and a {role.value} could make none",
+                field="role",
+                expected="admin, for the first one",
+            )
 
     @property
     def cookie(self) -> str:
@@ -189,11 +197,11 @@ class Accounts:
         """
         if role not in _ROLES:
             raise Invalid(f"{role.value} is no client's role", field="role", expected="a client's")
-        if not _PASSWORD_LEAST <= len(password) <= _PASSWORD_LIMIT:
+        if not PASSWORD_LEAST <= len(password) <= PASSWORD_LIMIT:
             raise Invalid(
                 f"the password has {len(password)} characters",
                 field="password",
-                expected=f"{_PASSWORD_LEAST} to {_PASSWORD_LIMIT} characters",
+                expected=f"{PASSWORD_LEAST} to {PASSWORD_LIMIT} characters",
             )
         known = self._users.get(name)
         user = _checked(User(name, role, known.user.created if known else self._clock()))
@@ -228,7 +236,7 @@ class Accounts:
         self._checking += 1
         try:
             async with self._hashing:
-                await asyncio.to_thread(self._verify, kept, password[:_PASSWORD_LIMIT])
+                await asyncio.to_thread(self._verify, kept, password[:PASSWORD_LIMIT])
         except (VerificationError, InvalidHashError) as error:
             raise Denied("the name or the password is wrong") from error
         finally:
