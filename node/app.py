@@ -273,7 +273,7 @@ async def run(settings: NodeSettings, ready: Ready, stop: asyncio.Event) -> None
                 ending.push_async_callback(found.close)
                 await found.advertise(node.beacon(listener))
             registering = (
-                keep_registering(url, listener, settings.register_every)
+                keep_registering(me.id, url, listener, settings.register_every)
                 for url in settings.schedulers
             )
             chores = (*node.chores(), *registering)

@@ -14,11 +14,11 @@ from protocol.remote.client import HttpService
 log = logging.getLogger(__name__)
 
 
-async def keep_registering(scheduler: str, listener: Listener, every: float) -> None:
+async def keep_registering(me: str, scheduler: str, listener: Listener, every: float) -> None:
     """Tell the scheduler at this URL where we are, each `every` seconds; sooner while it does
-    not answer.
+    not answer. `me`: the id by which we say who asks.
     """
-    client = HttpService(scheduler)
+    client = HttpService(scheduler, caller=Caller(owner="", role=Role.PROGRAM, program=me))
     said = ""
     try:
         while True:

@@ -10,8 +10,8 @@ import asyncio
 import logging
 import re
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, ClassVar, TypeVar
-from urllib.parse import urlsplit
 
 from tornado import web
 from tornado.iostream import StreamClosedError
@@ -20,6 +20,7 @@ from protocol import wire
 from protocol.api import access, callers
 from protocol.api.negotiation import preferred
 from protocol.api.operation import check_arguments
+from protocol.api.own_url import own_url
 from protocol.api.problems import STATUS, problem, translated
 from protocol.api.route import Context, Route
 from protocol.errors import (
@@ -65,6 +66,7 @@ class Handler(web.RequestHandler):
         self.caller = Caller(owner="", role=Role.NOBODY)
         self.body = bytearray()
         self.received = 0
+        self.heard = False  # the head says nothing that is wrong
         self.gone = asyncio.Event()  # set when the client has hung up
         self.setup(**route.options)
 
@@ -101,6 +103,7 @@ class Handler(web.RequestHandler):
         if length.isdigit() and int(length) > bound:
             raise self.too_large(bound - DRAIN)
         self.request.connection.set_max_body_size(bound)  # type: ignore[union-attr]
+        self.heard = True
 
     def bound(self) -> int:
         """Bytes of a body that are read at all; a handler that passes them on may take more."""
@@ -234,7 +237,7 @@ class Handler(web.RequestHandler):
         """The URL of a path of this program, as the client can reach it."""
         if self.limits.relative_urls:
             return path
-        return (self.limits.public_url.rstrip("/") or _own_url(self)) + path
+        return (self.limits.public_url.rstrip("/") or own_url(self.request)) + path
 
     async def unless_gone(
         self,
@@ -274,10 +277,24 @@ class Handler(web.RequestHandler):
 
     def send_error(self, status_code: int = 500, **details: Any) -> None:
         """Called by Tornado with whatever a handler raised: to one who hung up nothing is said."""
-        if isinstance(details.get("exc_info", (None, None, None))[1], StreamClosedError):
+        error = details.get("exc_info", (None, None, None))[1]
+        if isinstance(error, StreamClosedError):
             self.request.connection.stream.close()  # type: ignore[union-attr]
+        elif not self.heard and self._may_read_on():
+            # What is refused by its head is answered when the body is there, and dropped: Tornado
+            # closes the connection of who is answered before, and that takes the answer with it.
+            self.data_received = lambda chunk: None  # type: ignore[method-assign]
+            answer = partial(super().send_error, status_code, **details)
+            self.request._body_future.add_done_callback(lambda _: answer())
         else:
             super().send_error(status_code, **details)
+
+    def _may_read_on(self) -> bool:
+        """Whether the body is not there yet, and not too large to be read for nothing."""
+        length = self.request.headers.get("Content-Length", "0")
+        small = length.isdigit() and int(length) <= DRAIN
+        waits = "Expect" in self.request.headers  # for our word
+        return small and not waits and not self.request._body_future.done()
 
     def write_error(self, status_code: int, **details: Any) -> None:
         """Called by Tornado with whatever a handler raised."""
@@ -311,19 +328,3 @@ class Handler(web.RequestHandler):
         return TooLarge(
             f"the body is over {limit} bytes", field="body", expected=f"at most {limit} bytes"
         )
-
-
-def _own_url(handler: Handler) -> str:
-    """Scheme and host as the client said them: by its Host header, or the proxy's before it."""
-    headers = handler.request.headers
-    scheme = headers.get("X-Forwarded-Proto", handler.request.protocol)
-    host = headers.get("X-Forwarded-Host", handler.request.host)
-    try:
-        parts = urlsplit(f"{scheme}://{host}")
-        valid = scheme in ("http", "https") and parts.netloc == host and bool(parts.hostname)
-        valid = valid and parts.username is None and parts.port != 0 and host.isascii()
-    except ValueError:
-        valid = False
-    if not valid:
-        raise Invalid("the Host header names no host", field="Host", expected="HOST or HOST:PORT")
-    return f"{scheme}://{host}"

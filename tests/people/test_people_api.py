@@ -275,3 +275,28 @@ async def test_what_was_done_long_ago_is_forgotten(tmp_path: Path) -> None:
         async with asyncio.timeout(10):
             while (await curl(node, "GET", "/api/v1/audit")).body["deeds"]:
                 pass  # what it asks takes its turn beside the chore
+
+
+async def test_who_is_refused_hears_it(tmp_path: Path) -> None:
+    """However late the body comes that goes with what is refused: the connection stays."""
+    async with a_node(tmp_path) as node:
+        await an_admin(node)
+        host, _, port = node.url.removeprefix("http://").partition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        for _ in range(2):
+            head = f"POST /api/v1/builds HTTP/1.1\r\nHost: {host}\r\nContent-Length: 4\r\n\r\n"
+            writer.write(head.encode())
+            await writer.drain()
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(reader.read(1), 0.2)
+            writer.write(b"{}{}")
+            answer = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+            assert b" 401 " in answer.splitlines()[0]
+            length = int(answer.lower().partition(b"content-length: ")[2].split()[0])
+            await reader.readexactly(length)
+        head = head.replace("Content-Length: 4", "Content-Length: 4\r\nExpect: 100-continue")
+        writer.write(head.encode())
+        answer = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+        assert b" 401 " in answer.splitlines()[0]
+        writer.close()
+        await writer.wait_closed()
