@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from protocol.errors import PoolError
 from protocol.model.messages import Registration
+from protocol.ports.service import Caller, Role
 from protocol.program.running import Listener, reachable_from
 from protocol.remote.client import HttpService
 
