@@ -7,6 +7,7 @@ from protocol.api.people.base import PeopleHandler
 from protocol.api.route import Route
 from protocol.errors import Denied, Unauthenticated
 from protocol.model.people import LogIn, WhoAmI
+from protocol.ports.service import Caller
 from protocol.trust.accounts import SESSION, User
 
 
@@ -43,6 +44,7 @@ class Session(PeopleHandler):
             max_age=int(SESSION),
         )
         token = accounts.token(text).id
+        self.caller = Caller(owner=user.name, role=user.role, token=token)  # who did it
         self.reply(WhoAmI(user.name, user.role.value, token=token, csrf=csrf_token(text)))
 
     async def _checked(self, given: LogIn) -> User:
