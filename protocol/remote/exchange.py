@@ -296,7 +296,7 @@ def _error(response: aiohttp.ClientResponse, body: bytes, url: str) -> PoolError
         return Unsatisfiable(problem.detail, size=int(size) if size.isdigit() else None, **words)
     if issubclass(kind, Busy):
         after = response.headers.get("Retry-After", "")
-        return Busy(problem.detail, retry_after=int(after) if after.isdigit() else 5, **words)
+        return kind(problem.detail, retry_after=int(after) if after.isdigit() else 5, **words)
     return kind(problem.detail, **words)
 
 
