@@ -10,7 +10,7 @@ from tornado import web
 
 from protocol.api.base import Handler
 from protocol.api.callers import HARMLESS
-from protocol.api.people.base import PeoplePort
+from protocol.api.people_port import PeoplePort
 from protocol.api.route import Context, Route
 from protocol.errors import NotFound
 from protocol.ports.service import Role

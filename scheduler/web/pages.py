@@ -19,7 +19,7 @@ from protocol.api.access import Permission
 from protocol.api.base import Handler
 from protocol.api.callers import csrf_token
 from protocol.api.negotiation import preferred
-from protocol.api.people.base import PeoplePort
+from protocol.api.people_port import PeoplePort
 from protocol.api.route import Route
 from protocol.errors import NotFound, PoolError, Unavailable
 from protocol.model.build import Build
