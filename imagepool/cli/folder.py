@@ -12,7 +12,7 @@ from msgspec.structs import asdict
 
 from protocol import wire
 from protocol.api.people import tokens, users
-from protocol.errors import Conflict
+from protocol.errors import Conflict, NotFound
 from protocol.model.people import (
     ClientRole,
     TokenMade,
@@ -104,18 +104,22 @@ class FolderPeople:
 
 
 def opened(
-    program: str, data: Path | None, config: Path | None
+    program: str, data: Path | None, config: Path | None, *, makes: bool
 ) -> AbstractAsyncContextManager[FolderPeople] | str:
     """Who may call the program of this machine, locked against its start; or the URL where it
-    runs. Raises Invalid, Conflict, Unavailable.
+    runs. `makes`: its folder is made where it was never started. Raises Invalid, Conflict,
+    Unavailable, and NotFound where there is no folder.
     """
     settings = _settings(program, config)
-    if data is not None:
-        folders = [data]
-    else:
-        own = data_folder(settings, program)
-        folders = [own, data_folder(settings, "up") / program]
-        folders = [own] + [folder for folder in folders[1:] if folder.exists()]
+    own = data or data_folder(settings, program)
+    folders = [own] if data else [own, data_folder(settings, "up") / program]
+    folders = [folder for folder in folders if folder.exists()] or [own]
+    if not makes and not folders[0].exists():
+        raise NotFound(
+            f"no program was ever started with the data folder {folders[0]}",
+            field="data",
+            expected="the data folder of one, or --url",
+        )
     locks: list[IO[bytes]] = []
     with contextlib.ExitStack() as ending:
         for folder in folders:

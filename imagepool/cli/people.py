@@ -36,9 +36,11 @@ _ROLE = click.option(
 )
 
 
-def _with_people(command: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+def _with_people(
+    command: Callable[..., Coroutine[Any, Any, None]], *, makes: bool = False
+) -> Callable[..., None]:
     """A command's coroutine as a click function: its first argument is who may call the program,
-    through it or in its folder.
+    through it or in its folder. `makes`: also where the program was never started.
     """
 
     @url_option
@@ -59,7 +61,8 @@ def _with_people(command: Callable[..., Coroutine[Any, Any, None]]) -> Callable[
     def run(**arguments: Any) -> None:
         where = {key: arguments.pop(key) for key in ("url", "token", "program", "data", "config")}
         with failing(as_json=arguments["as_json"]):
-            asyncio.run(_reached(where, lambda people: command(people, **arguments)))
+            act = functools.partial(command, **arguments)
+            asyncio.run(_reached(where | {"makes": makes}, act))
 
     return run
 
@@ -70,7 +73,7 @@ async def _reached(where: dict[str, Any], act: Callable[[Any], Awaitable[None]])
 
     url, token = where["url"], where["token"]
     if not url:
-        found = opened(where["program"], where["data"], where["config"])
+        found = opened(where["program"], where["data"], where["config"], makes=where["makes"])
         if not isinstance(found, str):
             async with found as people:
                 terminal.note(f"in {people.folder}, whose program does not run")
@@ -109,7 +112,7 @@ def token() -> None:
 @_ROLE
 @click.option("--owner", metavar="NAME", help="Whose builds it sees and makes; else NAME.")
 @click.option("--lasts", metavar="TIME", help="Seconds, or 12h, 30d; else until it is revoked.")
-@_with_people
+@functools.partial(_with_people, makes=True)
 async def create(
     people: "People", name: str, role: Any, owner: str | None, lasts: str | None, as_json: bool
 ) -> None:
@@ -157,7 +160,7 @@ def user() -> None:
 @user.command(epilog="\b\nExample:\n  imagepool user add ada --role operator < password.txt")
 @click.argument("name")
 @_ROLE
-@_with_people
+@functools.partial(_with_people, makes=True)
 async def add(people: "People", name: str, role: Any, as_json: bool) -> None:
     """Add a user, or give one another role and password. The password is asked for, or read from
     standard input; all their sessions end.

@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 
 from imagepool import AsyncClient, Client
+from imagepool.cli import folder
 from imagepool.client.credentials import token_file, token_of
 from protocol.errors import Denied, Invalid
 from protocol.ports.service import Role
+from protocol.program import identity
 from tests.cli.shell import Ran, imagepool
 from tests.programs import Program, a_node
 
@@ -53,6 +55,34 @@ async def test_where_no_program_runs(tmp_path: Path) -> None:
     assert (await said("token", "list", "--json", *data)).json == {"tokens": []}
     ran = await said("token", "revoke", "ada", *data, code=2)
     assert "there is no token 'ada'" in ran.err
+
+
+async def test_where_no_program_ever_ran(tmp_path: Path) -> None:
+    """Only what makes somebody makes a folder."""
+    base = {"XDG_DATA_HOME": str(tmp_path / "own"), "IMAGEPOOL_DATA": str(tmp_path / "own")}
+    for words in (("token", "list"), ("token", "revoke", "a"), ("user", "list")):
+        ran = await said(*words, environment=base, code=2)
+        assert "was ever started" in ran.err
+        assert not (tmp_path / "own").exists()
+
+
+async def test_the_scheduler_of_up(monkeypatch, tmp_path: Path) -> None:
+    """Is meant where there is no other; where it runs, it is asked."""
+    monkeypatch.setattr(folder, "data_folder", lambda settings, program: tmp_path / program)
+    mine = tmp_path / "up" / "scheduler"
+    mine.mkdir(parents=True)
+    found = folder.opened("scheduler", None, None, makes=False)
+    assert not isinstance(found, str)
+    async with found as people:
+        assert people.folder == mine
+        assert folder.opened("scheduler", None, None, makes=True) == "http://127.0.0.1:8080"
+    (tmp_path / "scheduler").mkdir()
+    found = folder.opened("scheduler", None, None, makes=False)
+    assert not isinstance(found, str)
+    async with found as people:
+        assert people.folder == tmp_path / "scheduler"
+    with identity.open_data(mine):
+        assert folder.opened("scheduler", None, None, makes=True) == "http://127.0.0.1:8080"
 
 
 async def test_through_a_program_that_runs(tmp_path: Path) -> None:
