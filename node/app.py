@@ -37,6 +37,7 @@ from protocol.api.image_creator import handlers as image_creator
 from protocol.api.mount import application
 from protocol.api.native import blobs, verbs
 from protocol.api.native import builds as native
+from protocol.api.people import routes as people
 from protocol.api.route import Context
 from protocol.builds.board import Board
 from protocol.builds.notices import Notices
@@ -45,7 +46,7 @@ from protocol.model.build import Build, NodeReference
 from protocol.model.lifecycle import Event
 from protocol.ports.service import Caller, Role
 from protocol.program import health, identity, mdns
-from protocol.program.admitting import client_callers, pool_address
+from protocol.program.admitting import People, pool_address
 from protocol.program.beacon import Beacon
 from protocol.program.identity import Identity
 from protocol.program.logs import about, log_step
@@ -55,7 +56,6 @@ from protocol.program.settings import data_folder
 from protocol.program.source import source
 from protocol.storage.blob_folder import BlobFolder
 from protocol.storage.database import keep_erasing
-from protocol.trust.accounts import Accounts
 from protocol.trust.owned import OwnedService
 
 log = logging.getLogger(__name__)
@@ -65,6 +65,7 @@ ROUTES = (
     *verbs.ROUTES,
     *native.ROUTES,
     *blobs.ROUTES,
+    *people.ROUTES,
     *health.ROUTES,
 )
 """The API families that a node serves."""
@@ -86,8 +87,7 @@ class Node:
         self.settings = settings
         self.metrics = Metrics(Program(me.id, settings.name or platform.node(), "node"))
         self.belonging = Belonging(settings, folder, settings.name or platform.node())
-        self.accounts = Accounts(folder, time.time)
-        self.callers = client_callers(self.accounts, settings)
+        self.people = People(folder, settings, time.time)
         self.engine: Engine = ENGINES[settings.engine](folder)
         self.node = NodeReference(me.id, settings.name or platform.node())
         self.state = NodeState(me, self.node, settings, self.engine, folder, time.time)
@@ -197,6 +197,7 @@ class Node:
             self.disk.keep_looking(),
             self.cleaner.keep_cleaning(self.settings.clean_every),
             self.metrics.watch_loop(),
+            self.people.keep_house(),
             keep_erasing(self.records.erase, self.settings.erase_every),
         )
 
@@ -214,8 +215,9 @@ class Node:
             "health": self.health,
             "http": self.metrics.answered,
             "blobs": self.service,
+            "people": self.people,
         }
-        callers: Callers = self.callers
+        callers: Callers = self.people.callers
         if members:
             callers = ProvenCallers(self.belonging.memberships, lambda program: False)
         return application(
@@ -251,7 +253,7 @@ class Node:
         self._resuming.cancel()
         await self.notices.close()
         await self.ledger.close()
-        await self.accounts.close()
+        await self.people.close()
         self.engine.close()
         self._long.shutdown(wait=False, cancel_futures=True)
 
@@ -274,6 +276,7 @@ async def run(settings: NodeSettings, ready: Ready, stop: asyncio.Event) -> None
         me = identity.load(folder)
         named.enter_context(about(node=me.id))
         node = Node(settings, folder, me)
+        node.people.check_reach()
         listener, members = Listener(settings), node.members_listener()
         await node.start()
         servers = [listener.serve(node.web(), settings)]

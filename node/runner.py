@@ -21,6 +21,7 @@ from node.files.logs import ServedLog, ended_log
 from node.ledger import Ledger
 from node.records import Kept
 from node.state import NodeState
+from protocol.builds.quotas import Limits, Quotas
 from protocol.concurrency.errands import Errands
 from protocol.errors import PoolError, Unavailable
 from protocol.model.build import Build
@@ -49,6 +50,9 @@ class Runner:
         self._unresumed = ledger.unended()
         self._errands = Errands("a build was not ended")
         self._coming = 0  # builds that are being written down
+        own = place.settings
+        limits = Limits(own.owner_waiting, own.owner_running, own.owner_size)
+        self.quotas = Quotas(limits, ledger.board.tally)
 
     @property
     def used(self) -> int:
@@ -128,7 +132,17 @@ class Runner:
     def fill_slots(self) -> None:
         """Give free slots to the builds that wait here, oldest first."""
         while self._waiting and not self._state.facts_reason(self.used, 0):
-            self.begin(self._ledger.get(self._waiting.popleft()))
+            waiting = map(self._ledger.get, self._waiting)
+            build = next((build for build in waiting if not self.why_held(build)), None)
+            if build is None:
+                return
+            self._waiting.remove(build.id)
+            self.begin(build)
+
+    def why_held(self, build: Build) -> str:
+        """Why it may not begin though there is a slot: its owner has as many as one may."""
+        running = sum(b.build.owner == build.owner for b in self._builders.values())
+        return self.quotas.why_not(build.owner, running)
 
     async def keep_filling(self) -> None:
         """For as long as the node lives: also what keeps builds waiting other than builds - the

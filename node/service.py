@@ -136,24 +136,26 @@ class NodeService:
         retry_of: str,
     ) -> Build:
         """A client's build: begun now, or put into the node's own short queue."""
-        request = await self._acceptable(request)
-        now = self._place.clock()
-        build = new_build(
-            build_id(now, token_bytes(10)),
-            request,
-            origin=self._place.node.id,
-            owner=caller.owner,
-            now=now,
-            attempt=1,
-            key=key,
-            retry_of=retry_of,
-        )
-        await self._ledger.add(build, None, secrets)
+        request = await self._acceptable(request, caller.owner)
+        with self._runner.quotas.one_coming(caller.owner):
+            now = self._place.clock()
+            build = new_build(
+                build_id(now, token_bytes(10)),
+                request,
+                origin=self._place.node.id,
+                owner=caller.owner,
+                now=now,
+                attempt=1,
+                key=key,
+                retry_of=retry_of,
+            )
+            await self._ledger.add(build, None, secrets)
         self._runner.wait_for_slot(build)
         return self._ledger.get(build.id)
 
-    async def _acceptable(self, request: BuildRequest) -> BuildRequest:
+    async def _acceptable(self, request: BuildRequest, owner: str) -> BuildRequest:
         """A client's request with all digests. Raises what `submit` does."""
+        self._runner.quotas.check(owner)
         if self._state.leaving or self._runner.waiting >= self._settings.waiting_limit:
             raise Busy(f"{self._runner.waiting} builds wait here already", retry_after=10)
         return await self._provided(request)
@@ -170,7 +172,7 @@ class NodeService:
     async def preview(self, caller: Caller, request: BuildRequest) -> Explanation:
         """See BuildService."""
         check_request(request, self._settings.images)
-        await self._acceptable(request)
+        await self._acceptable(request, caller.owner)
         reason, ahead = self._runner.why_busy(), self._runner.waiting
         if not reason and not ahead:
             return Explanation("", State.WAITING, "it would begin now")
@@ -224,6 +226,7 @@ class NodeService:
         place, reason = self._runner.place_of(build_id), build.reason
         if place is not None:
             reason = self._state.facts_reason(self._runner.used, 0)
+            reason = reason or self._runner.why_held(build)
         return Explanation(build.id, build.state, reason, place, history=build.history)
 
     # Logs and artifacts

@@ -71,8 +71,9 @@ class Accepting:
             check_same(known, filled_like(request, known.request))
             return known
 
-    async def acceptable(self, request: BuildRequest) -> BuildRequest:
+    async def acceptable(self, request: BuildRequest, owner: str) -> BuildRequest:
         """A client's request with all digests. Raises what `submit` does."""
+        self._dispatcher.quotas.check(owner)
         if self._ledger.waiting >= self._settings.waiting_limit:
             raise Busy(
                 f"{self._ledger.waiting} builds wait already",
@@ -88,18 +89,19 @@ class Accepting:
         secrets: Secrets | None,
         retry_of: str,
     ) -> Build:
-        request = await self.acceptable(request)
-        now = time.time()
-        build = new_build(
-            build_id(now, token_bytes(10)),
-            request,
-            origin=self._me.id,
-            owner=caller.owner,
-            now=now,
-            key=key,
-            retry_of=retry_of,
-        )
-        await self._ledger.add(build, None, secrets)
+        request = await self.acceptable(request, caller.owner)
+        with self._dispatcher.quotas.one_coming(caller.owner):
+            now = time.time()
+            build = new_build(
+                build_id(now, token_bytes(10)),
+                request,
+                origin=self._me.id,
+                owner=caller.owner,
+                now=now,
+                key=key,
+                retry_of=retry_of,
+            )
+            await self._ledger.add(build, None, secrets)
         self._pool.changed.touch()
         return build
 

@@ -16,6 +16,7 @@ from protocol.api.image_creator import handlers as image_creator
 from protocol.api.mount import application
 from protocol.api.native import blobs, verbs
 from protocol.api.native import builds as native
+from protocol.api.people import routes as people
 from protocol.api.route import Context, Route
 from protocol.builds.board import Board
 from protocol.builds.notices import Notices
@@ -23,7 +24,7 @@ from protocol.errors import PoolError
 from protocol.model.build import Build
 from protocol.ports.service import Caller, Role
 from protocol.program import health, identity, mdns
-from protocol.program.admitting import client_callers, pool_address
+from protocol.program.admitting import People, pool_address
 from protocol.program.beacon import Beacon
 from protocol.program.identity import Identity
 from protocol.program.logs import log_step
@@ -33,7 +34,6 @@ from protocol.program.settings import data_folder
 from protocol.program.source import source
 from protocol.storage.blob_folder import BlobFolder
 from protocol.storage.database import keep_erasing
-from protocol.trust.accounts import Accounts
 from protocol.trust.owned import OwnedService
 from protocol.trust.seal import Seal
 from scheduler.config import SchedulerSettings
@@ -57,6 +57,7 @@ ROUTES = (
     *verbs.ROUTES,
     *native.ROUTES,
     *blobs.ROUTES,
+    *people.ROUTES,
     *health.ROUTES,
     *nodes_api.ROUTES,
     *door_api.ROUTES,
@@ -89,8 +90,7 @@ class Scheduler:
         self.name = settings.name or platform.node()
         self.store = store
         self.metrics = Metrics(Program(me.id, self.name, "scheduler"))
-        self.accounts = Accounts(folder, time.time)
-        self.callers = client_callers(self.accounts, settings)
+        self.people = People(folder, settings, time.time)
         self.membered = Membered(folder, settings, time.time) if pool_address(settings) else None
         own = self.membered.own if self.membered else None
         ledger = Ledger(Board(), store)
@@ -148,8 +148,9 @@ class Scheduler:
             "health": self.health,
             "http": self.metrics.answered,
             "blobs": self.service,
+            "people": self.people,
         }
-        callers: Callers = self.callers
+        callers: Callers = self.people.callers
         routes: tuple[Route, ...] = ROUTES
         if members:
             assert self.membered is not None
@@ -188,6 +189,7 @@ class Scheduler:
             self.dispatcher.run(recover=recover),
             self.keep_house(),
             self.metrics.watch_loop(),
+            self.people.keep_house(),
             keep_erasing(self.store.erase, self.settings.erase_every),
             *((self.door.keep(),) if self.door else ()),
         )
@@ -208,7 +210,7 @@ class Scheduler:
         await self.dispatcher.close()
         await self.dispatcher.ledger.close()
         await self.store.close()
-        await self.accounts.close()
+        await self.people.close()
 
     async def leave(self) -> None:
         """Tell schedulers above us."""
@@ -224,6 +226,7 @@ async def run(settings: SchedulerSettings, ready: Ready, stop: asyncio.Event) ->
         me = identity.load(folder)
         store = open_store(settings.store, folder)
         scheduler = Scheduler(settings, me, store, folder)
+        scheduler.people.check_reach()
         listener = Listener(settings)
         members = scheduler.members_listener()
         servers = [listener.serve(scheduler.web(), settings)]

@@ -41,7 +41,7 @@ def _outlook(dispatcher: Dispatcher, build: Build) -> tuple[Explanation, str]:
     prospects = dispatcher.prospects
     choice = prospects.choice(build)
     ahead = prospects.ahead_of(build)
-    away = dispatcher.sources.why_not(build)
+    away = dispatcher.quotas.why_not(build.owner) or dispatcher.sources.why_not(build)
     told = Explanation(
         build.id,
         build.state,

@@ -91,7 +91,8 @@ class SchedulerService:
     async def preview(self, caller: Caller, request: BuildRequest) -> Explanation:
         """See BuildService."""
         check_request(request, self._settings.images)
-        return preview(self._dispatcher, await self._accepting.acceptable(request), caller.owner)
+        request = await self._accepting.acceptable(request, caller.owner)
+        return preview(self._dispatcher, request, caller.owner)
 
     async def retry(
         self, caller: Caller, build_id: str, key: str = "", secrets: Secrets | None = None

@@ -36,6 +36,10 @@ COMMANDS = {
         "revoke": ("members", "Put a node out of the pool."),
         "authority": ("members", "Show the pool's certificate authority, or replace it."),
     },
+    "Who may": {
+        "token": ("people", "Make, list and revoke tokens."),
+        "user": ("people", "Add, list and remove users with passwords."),
+    },
     "Programs": {
         "up": ("programs", "Run a scheduler and one node on this machine."),
         "scheduler": ("programs", "Run a scheduler: the one URL of a pool."),

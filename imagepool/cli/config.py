@@ -68,17 +68,21 @@ def client(url: str | None, as_json: bool) -> None:
     """What holds for commands that speak to a pool. Without a url, mDNS finds a scheduler of that
     pool.
     """
+    from imagepool.client.credentials import TOKEN
     from imagepool.client.finding import POOL, URL
     from protocol.program.settings import ProgramSettings
 
     def of(name: str, variable: str, default: Any) -> Setting:
         if variable in os.environ:
-            return Setting(name, os.environ[variable], f"environment {variable}")
+            hidden = name.endswith(_HIDDEN) and os.environ[variable]
+            value = "(hidden)" if hidden else os.environ[variable]
+            return Setting(name, value, f"environment {variable}")
         return Setting(name, default, "default")
 
     _print(
         (
             Setting("url", url, "flag") if url else of("url", URL, ""),
+            of("token", TOKEN, ""),
             of("pool", POOL, ProgramSettings().pool),
             of("no_color", "NO_COLOR", ""),
         ),

@@ -1,10 +1,11 @@
 """Running a command against a pool: what all such commands have in common."""
 
 import asyncio
+import contextlib
 import functools
 import os
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -20,6 +21,17 @@ LEAST = 8
 _WHOLE = 32  # characters of an id
 _CANDIDATES = 10  # of several builds that could be meant, so many are named
 
+url_option = click.option(
+    "--url",
+    envvar="IMAGEPOOL_URL",
+    metavar="URL",
+    help="The scheduler or node; else $IMAGEPOOL_URL, else found by mDNS.",
+)
+token_option = click.option(
+    "--token",
+    metavar="TEXT",
+    help="Who you are; else $IMAGEPOOL_TOKEN, which others cannot list, else the token file.",
+)
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
@@ -28,49 +40,55 @@ def with_pool(command: Callable[..., Awaitable[int | None]]) -> Callable[..., No
     answer the exit code, and `as_json` whether JSON is wanted.
     """
 
-    @click.option(
-        "--url",
-        envvar="IMAGEPOOL_URL",
-        metavar="URL",
-        help="The scheduler or node; else $IMAGEPOOL_URL, else found by mDNS.",
-    )
+    @url_option
+    @token_option
     @as_json
     @functools.wraps(command)
-    def run(url: str | None, **arguments: Any) -> None:
-        told = {"as_json": arguments["as_json"]}
-        try:
-            code = asyncio.run(_connected(url, command, arguments))
-        except (Unavailable, Busy) as error:
-            raise Failure(error, UNREACHABLE, **told) from error
-        except PoolError as error:
-            raise Failure(error, USAGE, **told) from error
-        except KeyboardInterrupt:
-            code = INTERRUPTED
-        except BrokenPipeError:
-            # What is still buffered is not to be complained about at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            code = BROKEN_PIPE
-        except OSError as error:
-            words = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-            raise Failure(PoolError(words), USAGE, **told) from error
-        raise SystemExit(code or 0)
+    def run(url: str | None, token: str | None, **arguments: Any) -> None:
+        with failing(as_json=arguments["as_json"]):
+            raise SystemExit(asyncio.run(_connected(url, token, command, arguments)) or 0)
 
     return run
 
 
+@contextlib.contextmanager
+def failing(*, as_json: bool) -> Iterator[None]:
+    """What goes wrong in there ends the program with its words and its exit code."""
+    told = {"as_json": as_json}
+    try:
+        yield
+    except (Unavailable, Busy) as error:
+        raise Failure(error, UNREACHABLE, **told) from error
+    except PoolError as error:
+        raise Failure(error, USAGE, **told) from error
+    except KeyboardInterrupt:
+        raise SystemExit(INTERRUPTED) from None
+    except BrokenPipeError:
+        # What is still buffered is not to be complained about at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(BROKEN_PIPE) from None
+    except OSError as error:
+        words = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        raise Failure(PoolError(words), USAGE, **told) from error
+
+
 async def _connected(
-    url: str | None, command: Callable[..., Awaitable[int | None]], arguments: dict[str, Any]
+    url: str | None,
+    token: str | None,
+    command: Callable[..., Awaitable[int | None]],
+    arguments: dict[str, Any],
 ) -> int | None:
-    async with _client(url) as client:
+    async with client_of(url, token) as client:
         if "build_id" in arguments:
             arguments["build_id"] = await _whole_id(client, arguments["build_id"])
         return await command(client, **arguments)
 
 
-def _client(url: str | None) -> "AsyncClient":
+def client_of(url: str | None, token: str | None) -> "AsyncClient":
+    """The pool there, for whoever the token says. Raises Invalid."""
     from imagepool import AsyncClient
 
-    return AsyncClient(url or "")
+    return AsyncClient(url or "", token=token or "")
 
 
 async def _whole_id(pool: "AsyncClient", typed: str) -> str:

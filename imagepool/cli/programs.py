@@ -28,6 +28,11 @@ _COMMON: tuple[Option, ...] = (
         help="Where to serve members of the pool; else one port higher.",
     ),
     click.option(
+        "--anonymous",
+        type=click.Choice(["none", "viewer", "user"]),
+        help="What somebody without a token may be.",
+    ),
+    click.option(
         "--data", metavar="FOLDER", help="Folder for what must be kept; one program each."
     ),
     click.option(
@@ -152,7 +157,7 @@ def up(config: Path | None, **flags: Any) -> None:
     host, _ = host_and_port(settings.listen)
     folder = data_folder(settings, "up")
     shared = {name: flags[name] for name in ("name", "pool", "mdns", "log_level", "log_format")}
-    listen = f"[{host}]:0" if ":" in host else f"{host}:0"
+    listen = "[::1]:0" if ":" in host else "127.0.0.1:0"  # only our own scheduler calls it
     own = {"listen": listen, "data": str(folder / "node")}
     node_settings = _settings(NodeSettings, "node", config, node_flags | shared | own)
     settings = _settings(

@@ -5,6 +5,7 @@ import os
 from collections.abc import Awaitable, Callable
 from typing import Self, TypeVar, cast
 
+from imagepool.client.credentials import token_of
 from imagepool.client.finding import URL, find_scheduler
 from imagepool.client.trying import Trying
 from protocol.errors import Busy, Unavailable
@@ -18,12 +19,15 @@ T = TypeVar("T")
 class Asking:
     """What `AsyncClient` stands on."""
 
-    def __init__(self, url: str = "", *, owner: str = "", persistence: float = 30.0) -> None:
-        """Raises Invalid where the URL is none."""
+    def __init__(
+        self, url: str = "", *, owner: str = "", persistence: float = 30.0, token: str = ""
+    ) -> None:
+        """Raises Invalid where the URL is none, or the token is none that is to go there."""
         given = url or os.environ.get(URL, "")
         if given:
             check_url(given, "url" if url else URL)
         self.url = given.rstrip("/")
+        self._token = token_of(token, named=bool(given))
         self._caller = Caller(owner=owner) if owner else None
         self._persistence = persistence
         self._service: HttpService | None = None
@@ -48,7 +52,7 @@ class Asking:
         async with self._finding:
             if self._service is None:
                 self.url = self.url or await find_scheduler()
-                self._service = HttpService(self.url, caller=self._caller)
+                self._service = HttpService(self.url, caller=self._caller, token=self._token)
             return self._service
 
     async def _once(self, verb: Callable[[BuildService], Awaitable[T]]) -> T:

@@ -15,9 +15,9 @@ from typing import Any, cast
 import msgspec
 
 from imagepool.client import downloads, logs, orders, watching
-from imagepool.client.asking import Asking
 from imagepool.client.events import Event, LogPiece
 from imagepool.client.orders import Wanted
+from imagepool.client.people import AskingPeople
 from protocol.model.build import Artifact, Build, Position, State
 from protocol.model.messages import (
     AuthorityState,
@@ -39,13 +39,15 @@ _ALL = BuildQuery(limit=200)  # so many at once
 _REST = 5.0  # seconds that the end of a stopped build's log is waited for
 
 
-class AsyncClient(Asking):
+class AsyncClient(AskingPeople):
     """A pool, or a node, at a URL; without one at $IMAGEPOOL_URL, else where mDNS finds a
     scheduler. An asynchronous context manager.
 
     `owner`: whose builds these are. `persistence`: the seconds for which what may be repeated is
     repeated while nobody answers; an address where no pool ever answered, and that refuses the
-    connection or answers as no pool does, is not waited for. Raises Invalid where the URL is none.
+    connection or answers as no pool does, is not waited for. `token`: what proves who asks, else
+    $IMAGEPOOL_TOKEN, else the file ~/.config/imagepool/token; it is sent to a URL that was given,
+    never to what mDNS finds. Raises Invalid where the URL is none.
 
     Every method raises Unavailable where the pool does not answer, and Invalid, Denied, NotFound,
     Conflict or Busy as it answers.

@@ -49,11 +49,15 @@ class Client:
 
     `owner`: whose builds these are. `persistence`: the seconds for which what may be repeated is
     repeated while nobody answers; an address where no pool ever answered, and that refuses the
-    connection or answers as no pool does, is not waited for. Raises Invalid where the URL is none.
+    connection or answers as no pool does, is not waited for. `token`: what proves who asks, else
+    $IMAGEPOOL_TOKEN, else the file ~/.config/imagepool/token; it is sent to a URL that was given,
+    never to what mDNS finds. Raises Invalid where the URL is none.
     """
 
-    def __init__(self, url: str = "", *, owner: str = "", persistence: float = 30.0) -> None:
-        self._inner = AsyncClient(url, owner=owner, persistence=persistence)
+    def __init__(
+        self, url: str = "", *, owner: str = "", persistence: float = 30.0, token: str = ""
+    ) -> None:
+        self._inner = AsyncClient(url, owner=owner, persistence=persistence, token=token)
         self._loop = asyncio.new_event_loop()
         thread = threading.Thread(
             target=self._loop.run_forever, name="imagepool-client", daemon=True
@@ -106,6 +110,14 @@ class Client:
     admit = plain(AsyncClient.admit)
     revoke = plain(AsyncClient.revoke)
     authority = plain(AsyncClient.authority)
+    whoami = plain(AsyncClient.whoami)
+    tokens = plain(AsyncClient.tokens)
+    make_token = plain(AsyncClient.make_token)
+    revoke_token = plain(AsyncClient.revoke_token)
+    users = plain(AsyncClient.users)
+    put_user = plain(AsyncClient.put_user)
+    remove_user = plain(AsyncClient.remove_user)
+    audit = plain(AsyncClient.audit)
 
     def _client(self) -> AsyncClient:
         if not self._end.alive:

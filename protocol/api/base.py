@@ -10,13 +10,14 @@ import asyncio
 import logging
 import re
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, ClassVar, TypeVar
 
 from tornado import web
 from tornado.iostream import StreamClosedError
 
 from protocol import wire
-from protocol.api import access
+from protocol.api import access, callers
 from protocol.api.negotiation import preferred
 from protocol.api.operation import check_arguments
 from protocol.api.own_url import own_url
@@ -24,6 +25,7 @@ from protocol.api.problems import STATUS, problem, translated
 from protocol.api.route import Context, Route
 from protocol.errors import (
     Busy,
+    Denied,
     Invalid,
     PoolError,
     TooLarge,
@@ -31,7 +33,7 @@ from protocol.errors import (
     Unsatisfiable,
 )
 from protocol.model import idempotency
-from protocol.ports.service import Caller
+from protocol.ports.service import Caller, Role
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -61,9 +63,10 @@ class Handler(web.RequestHandler):
         self.service = context.service
         self.limits = context.settings
         self.route = route
-        self.caller = Caller()
+        self.caller = Caller(owner="", role=Role.NOBODY)
         self.body = bytearray()
         self.received = 0
+        self.heard = False  # the head says nothing that is wrong
         self.gone = asyncio.Event()  # set when the client has hung up
         self.setup(**route.options)
 
@@ -90,6 +93,7 @@ class Handler(web.RequestHandler):
             raise web.HTTPError(405)
         self.caller = self.context.callers.caller_of(self.request)
         access.check(self.caller, permission)
+        self._check_origin()
         self._check_accepted()
         operation = self.route.operations.get(self.request.method or "")
         if operation is not None and self.route.path.startswith("/api/v1/"):
@@ -99,10 +103,23 @@ class Handler(web.RequestHandler):
         if length.isdigit() and int(length) > bound:
             raise self.too_large(bound - DRAIN)
         self.request.connection.set_max_body_size(bound)  # type: ignore[union-attr]
+        self.heard = True
 
     def bound(self) -> int:
         """Bytes of a body that are read at all; a handler that passes them on may take more."""
         return self.limits.body_limit + DRAIN
+
+    def _check_origin(self) -> None:
+        """Raises Denied where a page of another origin would change something. It could not read
+        the answer, but does not need to.
+        """
+        harmless = self.request.method in callers.HARMLESS or self.CORS
+        if not harmless and callers.is_foreign(self.request, self.limits.public_url):
+            raise Denied(
+                "pages of other origins may not ask for this here",
+                field="Origin",
+                expected="none, or that of this program",
+            )
 
     def _check_accepted(self) -> None:
         strict = self.route.path.startswith("/api/") and self.PRODUCES
@@ -260,10 +277,24 @@ class Handler(web.RequestHandler):
 
     def send_error(self, status_code: int = 500, **details: Any) -> None:
         """Called by Tornado with whatever a handler raised: to one who hung up nothing is said."""
-        if isinstance(details.get("exc_info", (None, None, None))[1], StreamClosedError):
+        error = details.get("exc_info", (None, None, None))[1]
+        if isinstance(error, StreamClosedError):
             self.request.connection.stream.close()  # type: ignore[union-attr]
+        elif not self.heard and self._may_read_on():
+            # What is refused by its head is answered when the body is there, and dropped: Tornado
+            # closes the connection of who is answered before, and that takes the answer with it.
+            self.data_received = lambda chunk: None  # type: ignore[method-assign]
+            answer = partial(super().send_error, status_code, **details)
+            self.request._body_future.add_done_callback(lambda _: answer())
         else:
             super().send_error(status_code, **details)
+
+    def _may_read_on(self) -> bool:
+        """Whether the body is not there yet, and not too large to be read for nothing."""
+        length = self.request.headers.get("Content-Length", "0")
+        small = length.isdigit() and int(length) <= DRAIN
+        waits = "Expect" in self.request.headers  # for our word
+        return small and not waits and not self.request._body_future.done()
 
     def write_error(self, status_code: int, **details: Any) -> None:
         """Called by Tornado with whatever a handler raised."""

@@ -4,20 +4,20 @@ the address that it came from.
 
 import hashlib
 import hmac
-import ipaddress
 import re
-import time
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import Protocol
 from urllib.parse import urlsplit
 
 from msgspec import Struct
+from msgspec.structs import replace
 from tornado.httputil import HTTPServerRequest
 
-from protocol.errors import Denied, Invalid, TooOften, Unauthenticated
+from protocol.api.failures import Failures, is_loopback
+from protocol.errors import Denied, Invalid, Unauthenticated
+from protocol.model.people import NAME
 from protocol.ports.service import Caller, Role
-from protocol.trust.accounts import Accounts
+from protocol.trust.accounts import Accounts, Token
 from protocol.trust.certificates import SCHEDULER
 from protocol.trust.membership import Memberships
 
@@ -29,13 +29,12 @@ OWNER_HEADER = "Imagepool-Owner"
 """Whose builds these are, where an operator asks for somebody else."""
 CSRF_HEADER = "X-CSRF-Token"
 """Proves that a page of ours asks, and not another one in the same browser."""
-COOKIE = "imagepool"
-"""The cookie of somebody who gave a password."""
+HARMLESS = frozenset({"GET", "HEAD", "OPTIONS"})
+"""Methods that change nothing."""
 
-_OWNER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,127}")
+_OWNER = re.compile(NAME)
 _ID = re.compile(r"[A-Za-z0-9]{1,64}")
-_LOCAL_HOSTS = {"localhost", "127.0.0.1", "::1"}
-_HARMLESS = {"GET", "HEAD", "OPTIONS"}
+_RELAYED = ("Forwarded", "Via", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-Ip")
 
 
 class Callers(Protocol):
@@ -78,7 +77,7 @@ class ProvenCallers:
 class ClientCallers:
     """On the listener for clients: tokens, cookies, and the people of this machine."""
 
-    def __init__(self, accounts: Accounts, rules: Rules, failures: "Failures") -> None:
+    def __init__(self, accounts: Accounts, rules: Rules, failures: Failures) -> None:
         self._accounts = accounts
         self._rules = rules
         self._failures = failures
@@ -88,27 +87,50 @@ class ClientCallers:
         text = _bearer(request)
         if text is not None:
             return self._by_token(request, text)
-        cookie = request.cookies.get(COOKIE)
-        if cookie is not None:
-            return self._by_token(request, cookie.value, cookie=True)
+        session = self.session_of(request)
+        if session is not None:
+            return self._by_cookie(request, *session)
         if PROGRAM_HEADER in request.headers and self._believes_programs(request):
             return _program(request)
         if self._accounts.empty and self._is_local(request):
             return _acting(request, Caller(owner="local", role=Role.ADMIN))
-        role = {"viewer": Role.VIEWER, "user": Role.USER}.get(self._rules.anonymous, Role.NOBODY)
-        return Caller(owner="anonymous", role=role)
+        if self._rules.anonymous == "none":
+            return Caller(owner="", role=Role.NOBODY)
+        return _acting(request, Caller(owner="anonymous", role=Role(self._rules.anonymous)))
 
-    def _by_token(self, request: HTTPServerRequest, text: str, *, cookie: bool = False) -> Caller:
+    def session_of(self, request: HTTPServerRequest) -> tuple[str, Token] | None:
+        """(the cookie's text, what is kept of it); None where nobody is known by one. A cookie that
+        is over says nothing of who sends it: browsers do until they are told otherwise.
+        """
+        cookie = request.cookies.get(self._accounts.cookie)
+        try:
+            token = self._accounts.token(cookie.value) if cookie is not None else None
+        except Denied:
+            return None
+        return (cookie.value, token) if cookie and token and token.session else None
+
+    def address_of(self, request: HTTPServerRequest) -> str:
+        """Whence somebody asks, in the words of a proxy on this machine where there is one."""
         address = request.remote_ip or ""
-        self._failures.check(address)
+        if self._rules.behind and is_loopback(address):
+            told = request.headers.get("X-Forwarded-For", "").rpartition(",")[2].strip()
+            return told or address
+        return address
+
+    def _by_token(self, request: HTTPServerRequest, text: str) -> Caller:
         try:
             token = self._accounts.token(text)
+            if token.session:
+                raise Denied("a cookie is no token")
         except Denied as error:
-            self._failures.count(address)
+            # Only after the look: whoever shares an address with somebody who tries is served. A
+            # token has too many bits for that to help him.
+            self._failures.count(self.address_of(request))
             raise Unauthenticated(error.detail, field="Authorization") from error
-        if cookie != token.session:
-            raise Unauthenticated("a cookie is no token, nor a token a cookie", field="Cookie")
-        if cookie and request.method not in _HARMLESS:
+        return _acting(request, Caller(owner=token.owner, role=token.role, token=token.id))
+
+    def _by_cookie(self, request: HTTPServerRequest, text: str, token: Token) -> Caller:
+        if request.method not in HARMLESS:
             given = request.headers.get(CSRF_HEADER, "")
             if not hmac.compare_digest(given.encode(), csrf_token(text).encode()):
                 raise Denied(
@@ -116,7 +138,7 @@ class ClientCallers:
                     field=CSRF_HEADER,
                     expected="the value that came with the page",
                 )
-        return _acting(request, Caller(owner=token.owner, role=token.role))
+        return _acting(request, Caller(owner=token.owner, role=token.role, token=token.id))
 
     def _believes_programs(self, request: HTTPServerRequest) -> bool:
         anywhere = self._rules.unproven == "anywhere"
@@ -125,48 +147,6 @@ class ClientCallers:
 
     def _is_local(self, request: HTTPServerRequest) -> bool:
         return not self._rules.behind and is_local(request)
-
-
-class Failures:
-    """How often somebody failed to prove who they are, by address; as many are remembered as
-    `addresses` says.
-    """
-
-    def __init__(
-        self,
-        limit: int,
-        window: float,
-        clock: Callable[[], float] = time.monotonic,
-        addresses: int = 10_000,
-    ) -> None:
-        """`limit`: failures in `window` seconds, after which nobody from there is heard until some
-        of them are older.
-        """
-        self._limit = limit
-        self._window = window
-        self._clock = clock
-        self._addresses = addresses
-        self._counts: OrderedDict[str, tuple[float, float]] = OrderedDict()  # (count, as of)
-
-    def check(self, address: str) -> None:
-        """Raises TooOften."""
-        count = self._now(_network(address))
-        if count >= self._limit:
-            pause = (count - self._limit + 1) * self._window / self._limit
-            raise TooOften("too many failures from your address", retry_after=int(pause) + 1)
-
-    def count(self, address: str) -> None:
-        """One more."""
-        key = _network(address)
-        self._counts[key] = (self._now(key) + 1, self._clock())
-        self._counts.move_to_end(key)
-        while len(self._counts) > self._addresses:
-            self._counts.popitem(last=False)
-
-    def _now(self, key: str) -> float:
-        """What is left of the failures; they are forgotten steadily."""
-        count, at = self._counts.get(key, (0.0, 0.0))
-        return max(0.0, count - (self._clock() - at) * self._limit / self._window)
 
 
 def csrf_token(session: str) -> str:
@@ -178,16 +158,33 @@ def is_local(request: HTTPServerRequest) -> bool:
     """Whether somebody on this machine asks: not a page of another origin in their browser, nor
     one whose name was made to lead here.
     """
-    if not _is_loopback(request.remote_ip or ""):
+    if not is_loopback(request.remote_ip or "") or _is_relayed(request):
         return False
     try:
         host = urlsplit(f"//{request.host}").hostname or ""
     except ValueError:
         return False
-    if host not in _LOCAL_HOSTS and not _is_loopback(host):
+    return (host == "localhost" or is_loopback(host)) and not is_foreign(request)
+
+
+def is_foreign(request: HTTPServerRequest, public_url: str = "") -> bool:
+    """Whether a browser says that a page of another origin asks. That somebody follows a link to a
+    page of ours is no such thing. `public_url`: what a proxy makes of ours.
+    """
+    own = [f"{request.protocol}://{request.host}", None]
+    if public_url:
+        parts = urlsplit(public_url)
+        own.append(f"{parts.scheme}://{parts.netloc}")
+    if request.headers.get("Origin") not in own:
+        return True
+    if request.headers.get("Sec-Fetch-Site", "none") in ("none", "same-origin"):
         return False
-    origin = request.headers.get("Origin")
-    return origin in (None, f"{request.protocol}://{request.host}")
+    return request.method not in HARMLESS or request.headers.get("Sec-Fetch-Mode") != "navigate"
+
+
+def _is_relayed(request: HTTPServerRequest) -> bool:
+    """Whether a proxy says that it speaks for somebody else. Not all of them do."""
+    return any(name in request.headers for name in _RELAYED)
 
 
 def headers(caller: Caller) -> dict[str, str]:
@@ -238,20 +235,4 @@ def _acting(request: HTTPServerRequest, caller: Caller) -> Caller:
         )
     if caller.role not in (Role.OPERATOR, Role.ADMIN):
         raise Denied(f"a {caller.role.value} acts for nobody else", field=OWNER_HEADER)
-    return Caller(owner=owner, role=caller.role)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host.partition("%")[0]).is_loopback
-    except ValueError:
-        return False
-
-
-def _network(address: str) -> str:
-    """What counts as one address: of IPv6, where anybody has many, a whole network."""
-    try:
-        ip = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        return address[:64]
-    return str(ipaddress.ip_network((ip, 64), strict=False)) if ip.version == 6 else str(ip)
+    return replace(caller, owner=owner, by=caller.owner)

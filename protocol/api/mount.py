@@ -2,15 +2,19 @@
 
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 from tornado import web
 
 from protocol.api.base import Handler
+from protocol.api.callers import HARMLESS
+from protocol.api.people_port import PeoplePort
 from protocol.api.route import Context, Route
 from protocol.errors import NotFound
+from protocol.ports.service import Role
+from protocol.trust.audit import Deed
 
 log = logging.getLogger(__name__)
 
@@ -40,17 +44,40 @@ def application(context: Context, routes: tuple[Route, ...], **settings: Any) ->
             (route.path + "$", route.handler, {"context": context, "route": route})
             for route in (*routes, unknown)
         ],
-        log_function=partial(_log_request, context.extras.get("http")),
+        log_function=partial(_log_request, context.extras),
         routes=routes,
         **settings,
     )
 
 
-def _log_request(observe: Observe | None, handler: web.RequestHandler) -> None:
+def _log_request(extras: Mapping[str, Any], handler: web.RequestHandler) -> None:
+    observe: Observe | None = extras.get("http")
+    people: PeoplePort | None = extras.get("people")
     status, seconds = handler.get_status(), handler.request.request_time()
     log.debug("%d %s (%.1f ms)", status, handler._request_summary(), 1000 * seconds)
     if observe is not None:
         observe(_pattern(handler), handler.request.method or "", status, seconds)
+    if people is not None and isinstance(handler, Handler):
+        _note(people, handler, status)
+
+
+def _note(people: PeoplePort, handler: Handler, status: int) -> None:
+    """Write down what changes something, and what was refused. What programs of the pool do is
+    written down where somebody asked for it.
+    """
+    caller, request = handler.caller, handler.request
+    deed = Deed(
+        at=people.audit.clock(),
+        who=caller.by or caller.owner or caller.program,
+        token=caller.token,
+        address=people.callers.address_of(request)[:64],
+        what=f"{request.method} {request.path}",
+        status=status,
+        owner=caller.owner if caller.by else "",
+    )
+    changes = request.method not in HARMLESS and caller.role is not Role.PROGRAM
+    if changes or deed.refused:
+        people.audit.note(deed)
 
 
 def _pattern(handler: web.RequestHandler) -> str:

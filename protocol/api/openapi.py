@@ -12,11 +12,12 @@ from typing import Any, ClassVar, get_args
 import msgspec
 
 from protocol import VERSION, wire
-from protocol.api.access import Permission
+from protocol.api.access import ALLOWED, Permission
 from protocol.api.base import Handler
 from protocol.api.operation import BOTH, Answer, Argument, Operation, answered
 from protocol.api.route import Route
 from protocol.model.messages import Problem
+from protocol.ports.service import Role
 
 PATH = "/api/v1/openapi.json"
 
@@ -24,8 +25,11 @@ Json = dict[str, Any]
 
 _GROUP = re.compile(r"\(([^()]*)\)")
 _TEMPLATE = "#/components/schemas/{name}"
+_SCHEMES = {"token": {"type": "http", "scheme": "bearer", "description": "imagepool token create"}}
+_BEARER: dict[str, list[str]] = {"token": []}
 _ERRORS = {
     400: "the request is wrong: `field` names what, `expected` says what would be right",
+    401: "nothing, or nothing valid, says who you are",
     403: "you may not do this, or the operator does not allow it",
     404: "there is no such thing",
     406: "you accept none of the media types that are served here",
@@ -34,6 +38,7 @@ _ERRORS = {
     413: "the request is too large",
     415: "the body's media type is not read here",
     416: "the range cannot be satisfied",
+    429: "you failed too often to prove who you are; Retry-After says when to try again",
     502: "the node that has it does not answer",
     503: "there is no room now; Retry-After says when to try again",
 }
@@ -61,7 +66,7 @@ def document(routes: Iterable[Route], title: str = "imagepool") -> Json:
         },
         "servers": [{"url": "/"}],
         "paths": paths,
-        "components": {"schemas": schemas.all()},
+        "components": {"schemas": schemas.all(), "securitySchemes": _SCHEMES},
     }
 
 
@@ -124,6 +129,8 @@ def _operation(route: Route, method: str, places: list[Json], schemas: Schemas) 
             **{str(status): _problem(status, schemas) for status in sorted(errors)},
         },
     }
+    open_to_all = Role.NOBODY in ALLOWED[route.permissions[method]]
+    described["security"] = [{}, _BEARER] if open_to_all else [_BEARER]
     if more.strip():
         described["description"] = " ".join(more.split())
     if said.arguments:
@@ -140,7 +147,7 @@ def _undescribed(route: Route, method: str) -> Operation:
 
 def _implied(route: Route, said: Operation, places: list[Json]) -> set[int]:
     """Statuses that follow from what is taken and given."""
-    found = {400, 403}
+    found = {400, 401, 403, 429}
     if places:
         found.add(404)
     if issubclass(route.handler, Handler) and route.handler.PRODUCES:

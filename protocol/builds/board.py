@@ -11,6 +11,7 @@ from itertools import islice
 
 from protocol.builds.catalog import Catalog, check
 from protocol.builds.change_log import ChangeLog
+from protocol.builds.quotas import Tally
 from protocol.concurrency.watch import Watch
 from protocol.errors import Conflict, Invalid, NotFound
 from protocol.model.build import Build
@@ -28,6 +29,7 @@ class Board:
     def __init__(self) -> None:
         self.changed = Watch()  # counts every change of any build
         self.observe: Callable[[Build], None] = lambda build: None  # hears each newest value
+        self.tally = Tally()
         self._builds: dict[str, Build] = {}
         self._catalog = Catalog()
         self._log = ChangeLog()
@@ -44,7 +46,9 @@ class Board:
 
     def put(self, build: Build) -> Build:
         """Take this value for the build's newest, and wake whoever waits for it."""
-        self._catalog.change(self._builds.get(build.id), build)
+        before = self._builds.get(build.id)
+        self._catalog.change(before, build)
+        self.tally.change(before, build)
         self._builds[build.id] = build
         self._log.changed(build.id, self.changed.count + 1)
         self.changed.touch()
@@ -65,6 +69,7 @@ class Board:
         build = self._builds.pop(build_id, None)
         if build is not None:
             self._catalog.change(build, None)
+            self.tally.change(build, None)
             self._log.went(build_id, self.changed.count + 1, _GONE)
             self.changed.touch()
         if watch := self._watches.get(build_id):

@@ -42,6 +42,8 @@ class Caller(Struct, frozen=True):
     role: Role = Role.ADMIN
     program: str = ""  # id of the calling program, where it is one
     store: str = ""  # id of that program's store: what it can know of builds
+    token: str = ""  # id of the token, or session, that it showed
+    by: str = ""  # who asks, where that is not the owner but acts for them
 
 
 LOCAL = Caller(owner="local", role=Role.ADMIN)

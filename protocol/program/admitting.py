@@ -1,16 +1,66 @@
-"""What a program's settings say of those who call it."""
+"""Who may call a program, by what its settings say: its people, and whom it is to be reached by."""
 
-from protocol.api.callers import ClientCallers, Failures, Rules
-from protocol.errors import Invalid
+import asyncio
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from protocol.api.callers import ClientCallers, Rules
+from protocol.api.failures import Failures
+from protocol.errors import Invalid, PoolError
 from protocol.program.settings import ProgramSettings, host_and_port, is_loopback
 from protocol.trust.accounts import Accounts
+from protocol.trust.audit import Audit
+
+log = logging.getLogger(__name__)
+
+_HOUSE = 600.0  # seconds between looks for what is over
 
 
-def client_callers(accounts: Accounts, settings: ProgramSettings) -> ClientCallers:
-    """How the listener for clients knows who asks."""
-    rules = Rules(settings.anonymous, settings.unproven, behind=bool(settings.public_url))
-    failures = Failures(settings.failure_limit, settings.failure_window)
-    return ClientCallers(accounts, rules, failures)
+class People:
+    """Those who may call, and what they did; see `PeoplePort`."""
+
+    def __init__(self, folder: Path, settings: ProgramSettings, clock: Callable[[], float]) -> None:
+        """`folder`: the program's own. Raises Conflict, Unavailable."""
+        self.accounts = Accounts(folder, clock)
+        self.audit = Audit(folder, clock)
+        self.failures = Failures(settings.failure_limit, settings.failure_window)
+        rules = Rules(settings.anonymous, settings.unproven, behind=bool(settings.public_url))
+        self.callers = ClientCallers(self.accounts, rules, self.failures)
+        self._folder = folder
+        self._settings = settings
+        self._clock = clock
+
+    def check_reach(self) -> None:
+        """Raises Invalid where others than the people of this machine could reach the program, and
+        nobody said who of them may.
+        """
+        settings = self._settings
+        host, _ = host_and_port(settings.listen)
+        if is_loopback(host) or not self.accounts.empty or settings.anonymous != "none":
+            return
+        make = f"imagepool token create NAME --role admin --data {self._folder}"
+        raise Invalid(
+            f"{settings.listen} can be reached by others, and nobody has a token",
+            field="listen",
+            expected=f"a token first ({make}), or --anonymous user (everybody may build who"
+            " reaches this address), or --listen 127.0.0.1:PORT",
+        )
+
+    async def keep_house(self) -> None:
+        """Forget what is over, for as long as the program lives."""
+        while True:
+            try:
+                await self.accounts.forget_sessions()
+                await self.audit.forget(self._clock() - self._settings.audit_keep)
+            except PoolError as error:
+                log.warning("what is over could not be forgotten: %s", error.detail)
+            await asyncio.sleep(_HOUSE)
+
+    async def close(self) -> None:
+        """Write what was given, and close the files."""
+        await self.audit.close()
+        await self.accounts.close()
 
 
 def pool_address(settings: ProgramSettings, *, member: bool = False) -> str:
@@ -28,20 +78,3 @@ def pool_address(settings: ProgramSettings, *, member: bool = False) -> str:
 
 def _beside(port: int) -> int:
     return min(port + 1, 65535) if port else 0
-
-
-def check_reach(accounts: Accounts, settings: ProgramSettings, program: str) -> None:
-    """Raises Invalid where others than the people of this machine could reach the program, and
-    nobody said who of them may.
-    """
-    host, _ = host_and_port(settings.listen)
-    if is_loopback(host) or not accounts.empty or settings.anonymous != "none":
-        return
-    raise Invalid(
-        f"{settings.listen} can be reached by others, and nobody has a token",
-        field="listen",
-        expected=(
-            f"a token first (imagepool token create NAME --role admin --program {program}),"
-            " or --anonymous user to let everybody build who reaches this address"
-        ),
-    )

@@ -41,6 +41,10 @@ class ProgramSettings(ApiSettings, frozen=True, forbid_unknown_fields=True):
     unproven: Unproven = "loopback"  # whence programs need no proof: none, loopback, anywhere
     failure_limit: Annotated[int, Meta(ge=1)] = 10  # wrong tokens and passwords, by an address
     failure_window: Annotated[float, Meta(gt=0)] = 60.0  # seconds in which that many are forgotten
+    audit_keep: Annotated[float, Meta(gt=0)] = 365 * 86400.0  # seconds it is known who did what
+    owner_waiting: Annotated[int, Meta(ge=0)] = 0  # builds of one owner that may wait; 0: all
+    owner_running: Annotated[int, Meta(ge=0)] = 0  # builds of one owner at the same time; 0: all
+    owner_size: Annotated[int, Meta(ge=0)] = 0  # bytes of one owner's artifacts; 0: no limit
     data: str = ""  # folder of its own; empty: one below /var/lib/imagepool, or the user's own
     name: str = ""  # how people call it; empty: the machine's host name
     pool: str = "default"  # programs of other pools are passed over

@@ -92,6 +92,11 @@ class Exchange:
         body = await self._exchange("POST", path, {}, packed, 0, headers)
         return None if kind is None else _typed(body, kind)
 
+    async def put(self, path: str, value: Any, kind: type[T]) -> T:
+        """What a PUT of this value answers."""
+        packed = wire.encode(value, wire.MSGPACK)
+        return _typed(await self._exchange("PUT", path, {}, packed, 0), kind)
+
     async def delete(self, path: str) -> None:
         """A DELETE that is answered with nothing."""
         await self._exchange("DELETE", path, {}, None, 0)
@@ -291,7 +296,7 @@ def _error(response: aiohttp.ClientResponse, body: bytes, url: str) -> PoolError
         return Unsatisfiable(problem.detail, size=int(size) if size.isdigit() else None, **words)
     if issubclass(kind, Busy):
         after = response.headers.get("Retry-After", "")
-        return Busy(problem.detail, retry_after=int(after) if after.isdigit() else 5, **words)
+        return kind(problem.detail, retry_after=int(after) if after.isdigit() else 5, **words)
     return kind(problem.detail, **words)
 
 

@@ -1,4 +1,4 @@
-"""Who may call: tokens and users of one program, in a file of its own, and what they did.
+"""Who may call: tokens and users of one program, in a file of its own.
 
 Of a token only a digest is kept: it has 128 random bits, so that trying finds none. Passwords are
 people's, and kept by argon2id.
@@ -13,15 +13,16 @@ from collections.abc import Callable
 from hmac import compare_digest
 from pathlib import Path
 from sqlite3 import Connection
-from typing import Annotated, TypeVar
+from typing import TypeVar
 
 import msgspec
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
-from msgspec import Meta, Struct
+from msgspec import Struct
 
 from protocol import wire
-from protocol.errors import Conflict, Denied, Invalid, NotFound
+from protocol.errors import Busy, Conflict, Denied, Invalid, NotFound
+from protocol.model.people import PASSWORD_LEAST, PASSWORD_LIMIT, OwnerName
 from protocol.ports.service import Role
 from protocol.storage.database import Database
 
@@ -38,19 +39,13 @@ MIGRATIONS = (
     """
     CREATE TABLE tokens (id TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
     CREATE TABLE users (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
-    CREATE TABLE audit (number INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL,
-                        value BLOB NOT NULL);
-    CREATE TRIGGER audit_stays BEFORE UPDATE ON audit BEGIN SELECT RAISE(ABORT, 'append-only'); END;
     """,
 )
 
 _TEXT = re.compile(PREFIX + r"([a-z2-7]{8})-([a-z2-7]{26})")
-_PASSWORD_LEAST, _PASSWORD_LIMIT = 12, 1024  # characters
 _AT_ONCE = 2  # passwords that are hashed at the same time: each takes 64 MiB for a moment
+_QUEUE = 20  # passwords that are checked, or wait for that
 _ROLES = (Role.VIEWER, Role.USER, Role.OPERATOR, Role.ADMIN)
-
-OwnerName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@+-]{0,127}$(?!\n)")]
-"""Whose builds are whose."""
 
 
 class Token(Struct, frozen=True):
@@ -71,17 +66,6 @@ class User(Struct, frozen=True):
     name: OwnerName
     role: Role
     created: float
-
-
-class Deed(Struct, frozen=True):
-    """What somebody did, or was not allowed to do."""
-
-    at: float
-    who: str  # the owner's name, or a program's id
-    token: str  # its id; empty: none
-    address: str  # where it was asked from
-    what: str  # method and path
-    status: int
 
 
 class _Kept(Struct, frozen=True):
@@ -105,16 +89,35 @@ class Accounts:
         self._users = {kept.user.name: kept for kept in self._database.read(_users)}
         self._hasher = PasswordHasher()  # of RFC 9106's second choice, in its low-memory form
         self._hashing = asyncio.Semaphore(_AT_ONCE)
+        self._checking = 0
 
     @property
     def empty(self) -> bool:
-        """Whether there is nobody to tell apart: no token, no user."""
-        return not self._users and not any(not kept.token.session for kept in self._tokens.values())
+        """Whether there is nobody to tell apart: no token, no user. One that is over counts: time
+        alone opens no door.
+        """
+        return not self._users and not self.tokens()
+
+    def check_first(self, role: Role) -> None:
+        """Raises Conflict where the first one is to be no admin: as long as there is nobody, the
+        people of this machine are, and then there would be none.
+        """
+        if self.empty and role is not Role.ADMIN:
+            raise Conflict(
+                f"there is no admin yet, and a {role.value} could make none",
+                field="role",
+                expected="admin, for the first one",
+            )
+
+    @property
+    def cookie(self) -> str:
+        """The name of this program's cookie: browsers tell hosts apart, not ports."""
+        return f"imagepool-{self._database.id[:8]}"
 
     # Tokens
 
     def tokens(self) -> tuple[Token, ...]:
-        """All of them, sessions apart; the oldest first."""
+        """All of them, also those that are over, sessions apart; the oldest first."""
         found = [kept.token for kept in self._tokens.values() if not kept.token.session]
         return tuple(sorted(found, key=lambda token: token.created))
 
@@ -127,9 +130,16 @@ class Accounts:
         """
         if role not in _ROLES:
             raise Invalid(f"{role.value} is no client's role", field="role", expected="a client's")
-        if any(token.name == name for token in self.tokens()):
-            raise Conflict(f"there is a token {name[:64]!r}", field="name", expected="another name")
-        return await self._make(name, role, owner or name, lasts, session=False)
+        for token in self.tokens():
+            if token.name == name and not self._is_over(token):
+                raise Conflict(
+                    f"there is a token {name[:64]!r}", field="name", expected="another name"
+                )
+        made = await self._make(name, role, owner or name, lasts, session=False)
+        for token in self.tokens():
+            if token.name == name and token.id != made[1].id:
+                await self._end(token.id)
+        return made
 
     async def _make(
         self, name: str, role: Role, owner: str, lasts: float | None, *, session: bool
@@ -166,10 +176,10 @@ class Accounts:
         await self._database.write(lambda c: c.execute("DELETE FROM tokens WHERE id = ?", (key,)))
         self._tokens.pop(key, None)
 
-    async def forget_over(self) -> None:
-        """Drop what has expired. Raises Unavailable."""
+    async def forget_sessions(self) -> None:
+        """Drop those that are over. Raises Unavailable."""
         for kept in tuple(self._tokens.values()):
-            if self._is_over(kept.token):
+            if kept.token.session and self._is_over(kept.token):
                 await self._end(kept.token.id)
 
     def _is_over(self, token: Token) -> bool:
@@ -187,11 +197,11 @@ class Accounts:
         """
         if role not in _ROLES:
             raise Invalid(f"{role.value} is no client's role", field="role", expected="a client's")
-        if not _PASSWORD_LEAST <= len(password) <= _PASSWORD_LIMIT:
+        if not PASSWORD_LEAST <= len(password) <= PASSWORD_LIMIT:
             raise Invalid(
                 f"the password has {len(password)} characters",
                 field="password",
-                expected=f"{_PASSWORD_LEAST} to {_PASSWORD_LIMIT} characters",
+                expected=f"{PASSWORD_LEAST} to {PASSWORD_LIMIT} characters",
             )
         known = self._users.get(name)
         user = _checked(User(name, role, known.user.created if known else self._clock()))
@@ -218,14 +228,19 @@ class Accounts:
 
     async def check_password(self, name: str, password: str) -> User:
         """The user who gave the right password. It takes as long for a name that nobody has. Raises
-        Denied.
+        Denied, and Busy where too many are being checked.
         """
         kept = self._users.get(name)
+        if self._checking >= _QUEUE:
+            raise Busy("too many passwords are being checked", retry_after=5)
+        self._checking += 1
         try:
             async with self._hashing:
-                await asyncio.to_thread(self._verify, kept, password[:_PASSWORD_LIMIT])
+                await asyncio.to_thread(self._verify, kept, password[:PASSWORD_LIMIT])
         except (VerificationError, InvalidHashError) as error:
             raise Denied("the name or the password is wrong") from error
+        finally:
+            self._checking -= 1
         if kept is None:
             raise Denied("the name or the password is wrong")
         return kept.user
@@ -246,29 +261,6 @@ class Accounts:
         token = self.token(text)
         if token.session:
             await self._end(token.id)
-
-    # What was done
-
-    async def note(self, deed: Deed) -> None:
-        """On disk when this returns. Raises Unavailable."""
-        packed = msgspec.msgpack.encode(deed)
-        await self._database.write(
-            lambda c: c.execute("INSERT INTO audit (at, value) VALUES (?, ?)", (deed.at, packed))
-        )
-
-    async def deeds(self, before: int, limit: int) -> tuple[tuple[int, Deed], ...]:
-        """(number, deed), the newest first, with smaller numbers than `before`."""
-        rows = await self._database.write(
-            lambda c: c.execute(
-                "SELECT number, value FROM audit WHERE number < ? ORDER BY number DESC LIMIT ?",
-                (before, limit),
-            ).fetchall()
-        )
-        return tuple((number, msgspec.msgpack.decode(row, type=Deed)) for number, row in rows)
-
-    async def forget_deeds(self, before: float) -> None:
-        """Drop what was done before that moment. Raises Unavailable."""
-        await self._database.write(lambda c: c.execute("DELETE FROM audit WHERE at < ?", (before,)))
 
     async def close(self) -> None:
         """Write what was given, and close the file."""

@@ -10,6 +10,7 @@ from functools import partial
 
 from msgspec.structs import replace
 
+from protocol.builds.quotas import Limits, Quotas
 from protocol.errors import Unavailable
 from protocol.model.build import Build, NodeReference, Stage
 from protocol.ports.service import Caller
@@ -53,6 +54,8 @@ class Dispatcher:
         """`caller`: this scheduler, as nodes know it; `own`: the pool that it keeps."""
         self.caller = caller
         self.ledger = ledger
+        limits = Limits(settings.owner_waiting, settings.owner_running, settings.owner_size)
+        self.quotas = Quotas(limits, ledger.board.tally)
         self.pool = Pool(caller, settings, ledger.store, own)
         self.attempts = Attempts(self.pool, ledger, settings.attempts)
         self.sources = Sources(caller, self.pool, ledger, blobs)
@@ -141,6 +144,10 @@ class Dispatcher:
             if self.ledger.lacks_secrets(build):
                 turns.passed_over()
                 self.attempts.lost(build, _NO_SECRETS)
+                continue
+            if self.quotas.why_not(build.owner):
+                turns.passed_over()
+                self._note_why(build, partial(self.quotas.why_not, build.owner))
                 continue
             kind = kind_of(build)
             if kind in hopeless and number >= _REASONED:

@@ -17,6 +17,7 @@ async function fetchPage() {
     cache: "no-store",
     signal: AbortSignal.timeout(PATIENCE),
   });
+  if (answer.status === 401) location.reload(); // who was logged in is not any more
   if (!answer.ok) throw new Error(`The scheduler answers with an error (${answer.status}).`);
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
   if (!page.getElementById("main")) throw new Error("Something else answers here.");

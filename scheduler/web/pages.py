@@ -17,9 +17,11 @@ from tornado.template import BaseLoader, Template
 from protocol import wire
 from protocol.api.access import Permission
 from protocol.api.base import Handler
+from protocol.api.callers import csrf_token
 from protocol.api.negotiation import preferred
+from protocol.api.people_port import PeoplePort
 from protocol.api.route import Route
-from protocol.errors import NotFound, Unavailable
+from protocol.errors import NotFound, PoolError, Unavailable
 from protocol.model.build import Build
 from protocol.model.messages import BuildQuery
 from scheduler.roster.nodes_api import RosterHandler
@@ -50,6 +52,7 @@ Were a hostile name not escaped, it would still do nothing.
 _MEDIA_TYPES = {
     "page.css": "text/css; charset=utf-8",
     "page.js": "text/javascript; charset=utf-8",
+    "people.js": "text/javascript; charset=utf-8",
     "mark.svg": "image/svg+xml",
 }
 _FOREVER = "public, max-age=31536000, immutable"
@@ -88,13 +91,34 @@ class _Templates(BaseLoader):
 _TEMPLATES = _Templates(autoescape="xhtml_escape")
 
 
-def render(page: PageView) -> bytes:
+class Visitor(Struct, frozen=True):
+    """Who looks at the page."""
+
+    name: str = ""  # empty: somebody of this machine, or anonymous
+    csrf: str = ""  # what says that the page asks; empty: they did not log in
+    invited: bool = False  # they may log in
+
+
+_SOMEBODY = Visitor()
+
+
+def render(page: PageView, visitor: Visitor = _SOMEBODY) -> bytes:
     """The page as HTML."""
     return _TEMPLATES.load("page.html").generate(
         page=page,
+        visitor=visitor,
         asset=lambda name: f"{page.base}/static/{asset(name).digest}/{name}",
         mark=asset("mark.svg").data.decode(),
         short_node=words.short_node,
+    )
+
+
+def render_log_in(base: str) -> bytes:
+    """The form of who is not known. `base`: the path under which a proxy serves us."""
+    return _TEMPLATES.load("login.html").generate(
+        base=base,
+        asset=lambda name: f"{base}/static/{asset(name).digest}/{name}",
+        mark=asset("mark.svg").data.decode(),
     )
 
 
@@ -112,7 +136,21 @@ def prefers_html(accept: str) -> bool:
 # Handlers
 
 
-class Page(RosterHandler):
+class ForPeople(RosterHandler):
+    """What answers with HTML."""
+
+    def _html(self, page: bytes) -> None:
+        self.set_header("Content-Type", "text/html; charset=utf-8")
+        self.set_header("Content-Security-Policy", POLICY)
+        self.set_header("Referrer-Policy", "same-origin")
+        self.finish(page)
+
+    def _base(self) -> str:
+        """The path under which a proxy serves us; links begin with it."""
+        return urlsplit(self.limits.public_url).path.rstrip("/")
+
+
+class Page(ForPeople):
     """The roster for whoever asks: a page for browsers, data for programs."""
 
     async def get(self) -> None:
@@ -130,12 +168,25 @@ class Page(RosterHandler):
             origin=self._origin(),
             base=self._base(),
         )
-        self.set_header("Content-Type", "text/html; charset=utf-8")
-        self.set_header("Content-Security-Policy", POLICY)
-        self.set_header("Referrer-Policy", "same-origin")
-        self.finish(render(view))
+        self._html(render(view, self._visitor()))
 
     head = get
+
+    def render_error(self, status: int, error: PoolError) -> None:
+        """For a browser whose person is not known, the form."""
+        if status == 401 and prefers_html(self.request.headers.get("Accept", "")):
+            self.clear_header("WWW-Authenticate")
+            self._html(render_log_in(self._base()))
+        else:
+            super().render_error(status, error)
+
+    def _visitor(self) -> Visitor:
+        """Who looks."""
+        people: PeoplePort | None = self.context.extras.get("people")
+        session = people.callers.session_of(self.request) if people else None
+        if session is not None and session[1].id == self.caller.token:
+            return Visitor(session[1].owner, csrf_token(session[0]))
+        return Visitor(invited=people is not None and bool(people.accounts.users()))
 
     async def _builds(self) -> tuple[tuple[Build, ...], str]:
         """The builds, or why there are none to show: then the nodes are wanted all the more."""
@@ -149,9 +200,15 @@ class Page(RosterHandler):
         url = self.url("")
         return url or f"{self.request.protocol}://{self.request.host}"
 
-    def _base(self) -> str:
-        """The path under which a proxy serves us; links begin with it."""
-        return urlsplit(self.limits.public_url).path.rstrip("/")
+
+class LogIn(ForPeople):
+    """The form, for who may see the page without a name and has one."""
+
+    def get(self) -> None:
+        """Name and password."""
+        self._html(render_log_in(self._base()))
+
+    head = get
 
 
 class Static(Handler):
@@ -171,9 +228,11 @@ class Static(Handler):
 
 
 _SEE = {"GET": Permission.ROSTER, "HEAD": Permission.ROSTER}
+_OPEN = {"GET": Permission.STATUS, "HEAD": Permission.STATUS}
 
 ROUTES = (
     Route("/", Page, _SEE),
     Route("/nodes", Page, _SEE),
-    Route(r"/static/([0-9a-f]{16})/([a-z]+\.[a-z]+)", Static, _SEE),
+    Route("/login", LogIn, _OPEN),
+    Route(r"/static/([0-9a-f]{16})/([a-z]+\.[a-z]+)", Static, _OPEN),
 )

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from protocol.model.recipe import IsoOutput
-from protocol.ports.service import LOCAL
+from protocol.ports.service import LOCAL, Role
 from tests.programs import a_node, a_scheduler, ended, ready, request
 
 HERE = Path(__file__).parent
@@ -32,31 +32,34 @@ conformance = pytest.mark.gen_test(timeout=240)
 @conformance
 async def test_the_api_does_as_its_document_says(tmp_path, served, less):
     """No 500; no status, media type or body that the document does not know; what it forbids is
-    refused, what it allows is done.
+    refused, what it allows is done, and nothing without the token where it asks for one.
     """
-    short = {"wait_limit": 0.05, "slots": 4}
+    # Wrong tokens are tried on purpose, and often.
+    short = {"wait_limit": 0.05, "failure_limit": 1_000_000}
     async with (
-        a_node(tmp_path, name="anvil", **short) as node,
-        a_scheduler(tmp_path, node.url, wait_limit=0.05) as scheduler,
+        a_node(tmp_path, name="anvil", slots=4, **short) as node,
+        a_scheduler(tmp_path, node.url, **short) as scheduler,
     ):
         await ready(scheduler)
         wanted = request("print a", output=IsoOutput())
         program = node if served == "node" else scheduler
         build = await ended(program.service, (await program.service.submit(LOCAL, wanted)).id)
-        code, said = await schemathesis(program.url, build.id, tmp_path, less)
+        token, _ = await program.parts.people.accounts.make_token("tester", Role.ADMIN)
+        known = (f"--header=Authorization: Bearer {token}", *less)
+        code, said = await schemathesis(program.url, build.id, tmp_path, known)
     assert code == 0, said
     assert "Tested:" in said
 
 
 async def schemathesis(
-    url: str, build_id: str, folder: Path, less: tuple[str, ...]
+    url: str, build_id: str, folder: Path, more: tuple[str, ...]
 ) -> tuple[int, str]:
-    """How its run ended, and what it said; `less`: arguments that leave something out."""
+    """How its run ended, and what it said; `more`: further arguments."""
     arguments = [
         *(f"--config-file={HERE / 'schemathesis.toml'}", "run", f"{url}/api/v1/openapi.json"),
         *("--phases=coverage,fuzzing", f"--max-examples={EXAMPLES}", "--seed=1"),
         *("--generation-database=none", "--no-shrink", "--continue-on-failure", "--no-color"),
-        *less,
+        *more,
     ]
     environment = {
         **os.environ,

@@ -297,7 +297,10 @@ async def test_an_id_is_taken_from_the_redirect(api) -> None:
     assert int(identity, 16) >> 80 > 0
 
 
-async def test_status_urls_are_absolute_by_host(api, base_url) -> None:
+@pytest.mark.parametrize(
+    "node_settings", [{"anonymous": "user"}]
+)  # a proxy's clients are not local
+async def test_status_urls_are_absolute_by_host(api, base_url, node_settings) -> None:
     """Emit an absolute URL by default built from Host/X-Forwarded-*."""
     assert status_url(await api.create()).startswith(f"{base_url}/status/")
     headers = {"X-Forwarded-Proto": "https", "X-Forwarded-Host": "pool.example:8443"}

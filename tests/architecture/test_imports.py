@@ -95,7 +95,7 @@ IMPURE = {
 }
 
 API = "protocol.api"
-FAMILIES = ("native", "image_creator")
+FAMILIES = ("native", "image_creator", "people")
 """API families, packages in `API`: none imports another, and what they share imports none."""
 
 

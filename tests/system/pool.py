@@ -21,6 +21,9 @@ from tests.system.lan import Host
 
 Sight = Callable[[Roster], bool]
 
+OPEN = {"anonymous": "user", "unproven": "anywhere"}
+"""Settings under which nobody on the LAN need say who they are."""
+
 
 class Program:
     """A running `imagepool node` or `imagepool scheduler`."""
@@ -39,7 +42,7 @@ class Program:
         self.host = host
         self.folder = folder
         self._environment = {
-            f"IMAGEPOOL_{name.upper()}": str(value) for name, value in settings.items()
+            f"IMAGEPOOL_{name.upper()}": str(value) for name, value in {**OPEN, **settings}.items()
         }
         self._arguments = [sys.executable, "-m", "imagepool", kind, "--data", str(folder)]
         for flag, value in flags.items():

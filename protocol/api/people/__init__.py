@@ -1,0 +1,1 @@
+"""The API family of who may: tokens, users, sessions, and what was done."""
