@@ -33,6 +33,7 @@ from protocol.model.messages import (
 from protocol.model.request import BuildRequest, Forward, Order, Secrets
 from protocol.ports.service import ByteRange, ByteStream, Caller, OpenArtifact, OpenLog
 from protocol.remote.exchange import ANSWER, Exchange, Secured, number
+from protocol.remote.guard import Guard
 from protocol.remote.response import ResponseStream
 
 
@@ -40,7 +41,7 @@ class HttpService:
     """`BuildService` at a URL.
 
     `caller`: who calls (an id of program and store, or an owner); `patience`: the seconds that an
-    answer may take beyond what it may be held.
+    answer may take beyond what it may be held; `guard`: which addresses may be called.
     """
 
     def __init__(
@@ -50,10 +51,11 @@ class HttpService:
         caller: Caller | None = None,
         patience: float = ANSWER,
         secured: Secured | None = None,
+        guard: Guard | None = None,
     ) -> None:
         self.url = url.rstrip("/")
         said = callers.headers(caller) if caller else {}
-        self._http = Exchange(self.url, said, patience, secured)
+        self._http = Exchange(self.url, said, patience, secured, guard)
 
     async def close(self) -> None:
         """Close the connections."""
