@@ -110,9 +110,14 @@ async def _arrived(
     """The first answer that is no redirect; all of them together take so many seconds at most."""
     until = time.monotonic() + seconds
     for _ in range(_REDIRECTS + 1):
-        left = aiohttp.ClientTimeout(total=max(until - time.monotonic(), 0.001))
+        left = until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
         response = await session.get(
-            place.text, allow_redirects=False, headers=_PLAIN, timeout=left
+            place.text,
+            allow_redirects=False,
+            headers=_PLAIN,
+            timeout=aiohttp.ClientTimeout(total=left),
         )
         if response.status not in _MOVED:
             return response

@@ -143,8 +143,9 @@ def check_patterns(patterns: tuple[str, ...], field: str) -> None:
         scheme, slashes, rest = pattern.partition("://")
         whole = slashes and any(fnmatch.fnmatchcase(known, scheme) for known in _PORTS)
         if pattern != "*" and (not whole or not rest or "/" in rest or pattern != pattern.lower()):
+            where = f"{field}[{index}]"
             raise Invalid(
-                f"{field}[{index}] is {pattern[:_SHOWN]!r}",
-                field=field,
+                f"{where} is {pattern[:_SHOWN]!r}",
+                field=where,
                 expected="* or an origin, such as https://*.example.org or http://host:8000",
             )
