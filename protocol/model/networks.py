@@ -27,7 +27,7 @@ loopback; `metadata` is where clouds tell a machine its secrets.
 _RESERVED = "reserved"  # no word opens it
 _NEVER = "unspecified or multicast"  # nothing opens it
 
-_RANGES: dict[str, tuple[str, ...]] = {
+RANGES: dict[str, tuple[str, ...]] = {
     PUBLIC: ("0.0.0.0/0", "::/0"),
     PRIVATE: ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7"),
     LOOPBACK: ("127.0.0.0/8", "::1/128"),
@@ -45,8 +45,9 @@ _RANGES: dict[str, tuple[str, ...]] = {
     ),
     _NEVER: ("0.0.0.0/32", "::/128", "224.0.0.0/4", "ff00::/8", "255.255.255.255/32"),
 }
+"""Kind -> its networks; docs/security.md has the same."""
 _NARROWEST_FIRST = sorted(
-    ((kind, ip_network(text)) for kind, texts in _RANGES.items() for text in texts),
+    ((kind, ip_network(text)) for kind, texts in RANGES.items() for text in texts),
     key=lambda item: -item[1].prefixlen,
 )
 _NAT64 = IPv6Network("64:ff9b::/96")

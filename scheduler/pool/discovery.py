@@ -36,8 +36,9 @@ class Discovery:
             self._pool.find_plain(url)
 
     def register(self, registration: Registration) -> None:
-        """A node says itself where it is. Raises Invalid."""
+        """A node says itself where it is. Raises Invalid, Denied where no node is called."""
         url = node_url(registration.url, "url")
+        self._pool.guard.check(url, "url")
         self._pool.find(url, (url,), "registered")
 
     def found(self, beacon: Beacon) -> None:

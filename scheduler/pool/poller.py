@@ -57,7 +57,7 @@ class Pool:
         self._timing = Timing(settings.silent_after, settings.lost_after)
         here = () if settings.unproven == "none" else (LOOPBACK,)
         allowed = reach((*settings.node_networks, *here), "node_networks")
-        self._guard = Guard(allowed, own=frozenset)  # nodes may be on this machine
+        self.guard = Guard(allowed, own=frozenset)  # nodes may be on this machine
         self._named: set[str] = set()  # URLs that settings name: called wherever they lead
         self._targets: dict[str, Target] = {}
         self._closing: set[asyncio.Task[None]] = set()
@@ -206,7 +206,7 @@ class Pool:
         while self._targets:
             self._close(self._targets.popitem()[1])
         await asyncio.gather(*self._closing)
-        await self._guard.close()
+        await self.guard.close()
         await self.known.close()
         await self.plain.close()
 
@@ -251,7 +251,7 @@ class Pool:
         self.changed.touch()
 
     def _connect(self, url: str) -> HttpService:
-        guard = None if url in self._named else self._guard
+        guard = None if url in self._named else self.guard
         patience = self._settings.patience
         return HttpService(url, caller=self._caller, patience=patience, guard=guard)
 

@@ -37,7 +37,7 @@ class RosterPort(Protocol):
         """One of them."""
 
     def register(self, registration: Registration) -> None:
-        """A node makes itself known. Raises Invalid."""
+        """A node makes itself known. Raises Invalid, Denied."""
 
     async def cordon(self, node: str, reason: str | None) -> None:
         """Keep new builds from it; None: allow them again."""

@@ -24,9 +24,10 @@ from protocol.model.recipe import Command, NoOutput, Recipe
 from protocol.model.request import BuildRequest, Guidance
 from protocol.model.urls import WebUrl, follow
 from protocol.ports.service import LOCAL
+from protocol.program.beacon import Beacon
 from protocol.remote.client import HttpService
 from protocol.remote.guard import Guard, own_addresses
-from tests.programs import a_node, a_scheduler, ended, log_of, ready, roster_until
+from tests.programs import a_client, a_node, a_scheduler, ended, log_of, ready, roster_until
 
 pytestmark = pytest.mark.gen_test(timeout=60)
 
@@ -306,20 +307,45 @@ async def test_a_create_redirects_where_the_operator_allows_it(
 # Nodes
 
 
+NO_NODE = "its address is loopback, which the setting node_networks"
+
+
 async def test_a_node_outside_the_node_networks_is_not_called(tmp_path: Path) -> None:
-    """By its address, or by a name that leads there; the roster says why."""
+    """Nor by a name that leads there; whether it registered or was found, the roster says why."""
     async with (
-        a_node(tmp_path) as node,
+        a_server(ALLOWED, text("a node")) as server,
         a_scheduler(tmp_path, unproven="none") as scheduler,
     ):
-        named = node.url.replace("127.0.0.1", "localhost")
-        for url in (node.url, named):
-            scheduler.parts.discovery.register(Registration(url))
-        words = "its address is loopback, which the setting node_networks"
+        record = Beacon(
+            id="a" * 32,
+            boot="b",
+            pool="default",
+            role="node",
+            port=server.port,
+            addresses=(ALLOWED,),
+        )
+        scheduler.parts.discovery.found(record)
+        scheduler.parts.discovery.register(Registration(f"http://localhost:{server.port}"))
         await roster_until(
             scheduler,
-            lambda roster: [words in entry.reason for entry in roster.nodes] == [True, True],
+            lambda roster: [NO_NODE in entry.reason for entry in roster.nodes] == [True, True],
         )
+        assert server.asked == []
+
+
+async def test_a_node_cannot_register_an_address_outside_the_node_networks(
+    tmp_path: Path,
+) -> None:
+    """It is told so, and the roster does not have it; inside of them it may."""
+    networks = {"unproven": "none", "node_networks": ("private", "127.0.0.3/32")}
+    async with a_scheduler(tmp_path, **networks) as scheduler, a_client(scheduler.url) as client:
+        for url in ("http://127.0.0.1:1", "http://169.254.169.254", "http://93.184.216.34:8090"):
+            with pytest.raises(Denied, match="node_networks") as refused:
+                await client.register(Registration(url))
+            assert refused.value.field == "url"
+        assert not scheduler.parts.listing.roster().nodes
+        await client.register(Registration("http://127.0.0.3:1"))
+        assert len(scheduler.parts.listing.roster().nodes) == 1
 
 
 @pytest.mark.parametrize("named", [True, False])

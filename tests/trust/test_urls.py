@@ -1,8 +1,10 @@
 """Which URLs are followed, and which addresses are called: decided without sending anything."""
 
+import re
 import socket
 from collections.abc import Iterator
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -12,7 +14,7 @@ from yarl import URL
 from protocol.api.image_creator.specification import redirect_to
 from protocol.errors import Denied, Invalid
 from protocol.model.checks import check_request
-from protocol.model.networks import WORDS, reach
+from protocol.model.networks import RANGES, WORDS, reach
 from protocol.model.recipe import Command, FetchedContent, InputFile, NoOutput, Recipe
 from protocol.model.request import BuildRequest, Guidance, Notice
 from protocol.model.urls import check_patterns, check_redirect, follow, read_url
@@ -272,3 +274,13 @@ async def test_a_refusal_names_the_setting_and_what_it_has() -> None:
             place.check("http://127.0.0.1:80/", "recipe.inputs[0].content.url")
     assert refused.value.field == "recipe.inputs[0].content.url"
     assert refused.value.expected == "an address in fetch_networks: public, 10.0.0.0/8"
+
+
+def test_the_ranges_are_those_that_operators_read_of() -> None:
+    """docs/security.md has each with all its networks, and every word there is."""
+    text = (Path(__file__).parents[2] / "docs" / "security.md").read_text()
+    rows = re.findall(r"^\| `?([a-z -]+?)`? \| (.*) \|$", text, re.MULTILINE)
+    shown = {kind: tuple(re.findall(r"[0-9a-f:.]+/[0-9]+", what)) for kind, what in rows}
+    everything = {"public": ()}
+    assert {kind: shown[kind] for kind in RANGES} == RANGES | everything
+    assert set(WORDS) == (set(RANGES) & set(WORDS)) | {"own"} <= set(shown)
