@@ -6,6 +6,7 @@ import fnmatch
 import re
 
 from protocol.errors import Denied, Invalid
+from protocol.model.networks import Reach
 from protocol.model.notice_rules import check_exchanges
 from protocol.model.recipe import (
     IMAGE_NAME,
@@ -46,6 +47,23 @@ def check_request(
     _check_guidance(request)
     if not exchanges:
         check_exchanges(request)
+
+
+def check_addresses(request: BuildRequest, notified: Reach, fetched: Reach | None) -> None:
+    """Raises Denied where one of the request's URLs has an address that is not called, naming the
+    field. `fetched`: None where it is for others to fetch, who have rules of their own. A command
+    that cannot be fetched is no reason to refuse: the next one runs.
+    """
+    guidance = request.guidance
+    told = [(f"guidance.notices[{i}].url", notice.url) for i, notice in enumerate(guidance.notices)]
+    for field, url in (*told, ("guidance.cancel_url", guidance.cancel_url)):
+        if url is not None:
+            notified.check(read_url(url, field), field)
+    if fetched is None:
+        return
+    for field, content in contents(request):
+        if isinstance(content, FetchedContent):
+            fetched.check(read_url(content.url, f"{field}.url"), f"{field}.url")
 
 
 def _check_base(recipe: Recipe, images: tuple[str, ...]) -> None:

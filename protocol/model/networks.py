@@ -13,8 +13,8 @@ from typing import TypeAlias
 
 from msgspec import Struct
 
-from protocol.errors import Invalid
-from protocol.model.urls import Address
+from protocol.errors import Denied, Invalid
+from protocol.model.urls import Address, WebUrl
 
 Network: TypeAlias = IPv4Network | IPv6Network
 
@@ -72,10 +72,17 @@ class Reach(Struct, frozen=True):
                 return f"its address is {kind}, which the setting {self.setting} does not allow"
         return ""
 
-    @property
-    def words_and_networks(self) -> str:
-        """What the setting lists."""
-        return ", ".join((*sorted(self.words), *map(str, self.networks))) or "nothing"
+    def check(self, url: WebUrl, field: str, own: frozenset[Address] = frozenset()) -> None:
+        """Raises Denied where the URL's host is an address that is not called; where a name leads,
+        nobody knows yet.
+        """
+        if url.address is not None and (why := self.refusal(url.address, own)):
+            listed = ", ".join((*sorted(self.words), *map(str, self.networks))) or "nothing"
+            raise Denied(
+                f"{url.origin} is not called: {why}",
+                field=field,
+                expected=f"an address in {self.setting}: {listed}",
+            )
 
     def _opens(self, address: Address, kind: str, narrowest: Network) -> bool:
         if kind == _NEVER:

@@ -111,7 +111,7 @@ def follow(url: WebUrl, location: str, *, plain: bool) -> WebUrl:
     """Where a server's redirect leads. Raises Invalid where that is no URL to follow; unless
     `plain`, also where it leads from https to http.
     """
-    if len(location) > _LIMIT or not _SOUND.fullmatch(location):
+    if not _SOUND.fullmatch(location):
         _refuse(location, "Location", "a URL, without spaces and control characters")
     try:
         joined = urljoin(url.text, location)

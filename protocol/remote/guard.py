@@ -17,7 +17,6 @@ import aiohttp
 import ifaddr
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from protocol.errors import Denied
 from protocol.model.networks import Reach
 from protocol.model.urls import Address, WebUrl, read_url
 
@@ -97,9 +96,7 @@ class Guard(AbstractResolver):
         Invalid, and Denied where its host is an address that may not be called.
         """
         url = read_url(text, field)
-        why = self._reach.refusal(url.address, self._own()) if url.address else ""
-        if why:
-            raise Denied(f"{url.origin} is not called: {why}", field=field, expected=self._allowed)
+        self._reach.check(url, field, self._own())
         return url
 
     async def addresses(self, url: WebUrl) -> tuple[str, ...]:
@@ -147,7 +144,3 @@ class Guard(AbstractResolver):
     def _check_address(self, text: str) -> None:
         if why := self._reach.refusal(ip_address(text), self._own()):
             raise Refused(why)
-
-    @property
-    def _allowed(self) -> str:
-        return f"an address in {self._reach.setting}: {self._reach.words_and_networks}"

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from ipaddress import ip_address
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import aiohttp
 import pytest
@@ -20,8 +21,8 @@ from protocol.builds.callout import Callout
 from protocol.errors import Denied, Unavailable, Unreachable
 from protocol.model.messages import Registration
 from protocol.model.networks import reach
-from protocol.model.recipe import Command, NoOutput, Recipe
-from protocol.model.request import BuildRequest, Guidance
+from protocol.model.recipe import Command, FetchedContent, InputFile, NoOutput, Recipe
+from protocol.model.request import BuildRequest, Guidance, Notice
 from protocol.model.urls import WebUrl, follow
 from protocol.ports.service import LOCAL
 from protocol.program.beacon import Beacon
@@ -172,18 +173,63 @@ async def test_a_redirect_is_followed_without_what_the_first_server_said(status:
 
 
 @pytest.mark.parametrize(
-    "location",
-    ["http://{}:{}/", "//{}:{}/", "http://[::ffff:{}]:{}/", "http://name.example@{}:{}/"],
+    ("location", "words"),
+    [
+        ("http://{}:{}/", "not called: its address is loopback"),
+        ("//{}:{}/", "not called: its address is loopback"),
+        ("http://[::ffff:{}]:{}/", "not called: its address is loopback"),
+        ("http://name.example@{}:{}/", "Location is"),
+    ],
 )
-async def test_a_redirect_to_a_forbidden_address_is_not_followed(location: str) -> None:
+async def test_a_redirect_to_a_forbidden_address_is_not_followed(location: str, words: str) -> None:
     """However it is written; nobody there hears of it."""
     async with a_server(FORBIDDEN, text("wrong")) as wrong:
         there = location.format(FORBIDDEN, wrong.port)
         async with a_server(ALLOWED, to(there)) as first:
-            with pytest.raises(FetchFailed, match="could not be fetched"):
+            with pytest.raises(FetchFailed, match=words):
                 await fetched(f"http://{ALLOWED}:{first.port}/")
             assert len(first.asked) == 1
         assert wrong.asked == []
+
+
+def named(monkeypatch: pytest.MonkeyPatch, **names: str) -> None:
+    """All that the system's name service knows from now on."""
+
+    def looked_up(host: str, port: int, *_: Any, **__: Any) -> list[tuple[Any, ...]]:
+        address = (names.get(host, host), port)
+        return [(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", address)]
+
+    monkeypatch.setattr("socket.getaddrinfo", looked_up)
+
+
+async def test_a_name_that_leads_to_a_forbidden_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Given or redirected to, nothing is fetched there."""
+    named(monkeypatch, good=ALLOWED, bad=FORBIDDEN)
+    async with (
+        a_server(FORBIDDEN, text("wrong")) as wrong,
+        a_server(ALLOWED, to(f"http://bad:{wrong.port}/")) as first,
+    ):
+        for url in (f"http://good:{first.port}/", f"http://bad:{wrong.port}/"):
+            with pytest.raises(FetchFailed, match="its address is loopback"):
+                await fetched(url)
+        assert (len(first.asked), wrong.asked) == (1, [])
+
+
+async def test_no_cookie_is_kept_between_redirects(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even for the server that set it."""
+    named(monkeypatch, good=ALLOWED)
+    async with a_server(ALLOWED, to("/again")) as server:
+        with pytest.raises(FetchFailed):
+            await fetched(f"http://good:{server.port}/")
+        assert len(server.asked) == 6
+        assert not any("Cookie" in request.headers for request in server.asked)
+
+
+async def test_a_forbidden_address_is_refused_in_plain_words() -> None:
+    """Which one, and by which setting."""
+    words = "http://127.0.0.2 is not called: its address is loopback, which the setting fetch_net"
+    with pytest.raises(FetchFailed, match=words):
+        await fetched(f"http://{FORBIDDEN}/")
 
 
 async def test_redirects_come_to_an_end() -> None:
@@ -262,12 +308,52 @@ async def test_a_build_fetches_from_where_the_operator_allows_it(tmp_path: Path)
         a_server(ALLOWED, text("print fetched")) as server,
         a_node(tmp_path, fetch_networks=("public", "private")) as node,
     ):
-        command = Command("by url", url=f"http://{ALLOWED}:{server.port}/x")
+        command = Command("by url", url=f"http://localhost:{server.port}/x")
         recipe = Recipe((command,), output=NoOutput())
         build = await node.service.submit(LOCAL, BuildRequest(recipe, Guidance()))
         await ended(node.service, build.id)
         assert b"fetch_networks" in await log_of(node.service, build.id)
         assert server.asked == []
+
+
+HERE_AND_THERE = [
+    ("notice", "guidance.notices[0].url", "notice_networks"),
+    ("cancel_url", "guidance.cancel_url", "notice_networks"),
+    ("input", "recipe.inputs[0].content.url", "fetch_networks"),
+]
+
+
+def leading_to(url: str, what: str) -> BuildRequest:
+    """A build with this URL there."""
+    files = (InputFile("x", FetchedContent(url)),) if what == "input" else ()
+    recipe = Recipe((Command("x", text="print x"),), inputs=files, output=NoOutput())
+    notices = (Notice(url=url),) if what == "notice" else ()
+    cancel_url = url if what == "cancel_url" else None
+    return BuildRequest(recipe, Guidance(notices=notices, cancel_url=cancel_url))
+
+
+@pytest.mark.parametrize(("what", "field", "setting"), HERE_AND_THERE)
+async def test_a_build_with_a_forbidden_address_is_not_taken(
+    tmp_path: Path, what: str, field: str, setting: str
+) -> None:
+    """By whoever would call it; it is told the field and the setting. A preview says the same."""
+    usual = ("public", "private")
+    async with (
+        a_node(tmp_path, fetch_networks=usual, notice_networks=usual) as node,
+        a_scheduler(tmp_path, notice_networks=usual) as scheduler,
+    ):
+        request = leading_to("http://127.0.0.1:1/", what)
+        calling = (node,) if what == "input" else (node, scheduler)
+        for program in calling:
+            for asking in (program.service.submit, program.service.preview):
+                with pytest.raises(Denied, match=setting) as refused:
+                    await asking(LOCAL, request)
+                assert refused.value.field == field
+                assert setting in refused.value.expected
+        if what == "input":  # for a node to say
+            await scheduler.service.submit(LOCAL, request)
+        private = leading_to("http://10.1.2.3/", what)
+        await node.service.preview(LOCAL, private)
 
 
 # The redirect of a create
