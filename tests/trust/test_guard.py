@@ -28,7 +28,7 @@ from protocol.ports.service import LOCAL
 from protocol.program.beacon import Beacon
 from protocol.remote.client import HttpService
 from protocol.remote.guard import Guard, own_addresses
-from tests.programs import a_client, a_node, a_scheduler, ended, log_of, ready, roster_until
+from tests.programs import a_client, a_node, a_scheduler, ended, log_of, ready, roster_until, until
 
 pytestmark = pytest.mark.gen_test(timeout=60)
 
@@ -313,6 +313,37 @@ async def test_a_build_fetches_from_where_the_operator_allows_it(tmp_path: Path)
         build = await node.service.submit(LOCAL, BuildRequest(recipe, Guidance()))
         await ended(node.service, build.id)
         assert b"fetch_networks" in await log_of(node.service, build.id)
+        assert server.asked == []
+
+
+async def test_an_input_is_fetched_from_where_the_operator_allows_it(tmp_path: Path) -> None:
+    """By a name too, which nobody looked up before; the build fails, saying why."""
+    async with (
+        a_server(ALLOWED, text("bytes")) as server,
+        a_node(tmp_path, fetch_networks=("public", "private")) as node,
+    ):
+        request = leading_to(f"http://localhost:{server.port}/x", "input")
+        build = await node.service.submit(LOCAL, request)
+        build = await ended(node.service, build.id)
+        assert "fetch_networks" in build.reason
+        assert server.asked == []
+
+
+async def test_a_notice_goes_where_the_operator_allows_it(tmp_path: Path) -> None:
+    """By a name too; it is given up as any that cannot be delivered, and the build says why."""
+    settings = {"notice_networks": ("public", "private"), "notice_tries": 1}
+    async with (
+        a_server(ALLOWED, text("taken")) as server,
+        a_scheduler(tmp_path, **settings) as scheduler,
+    ):
+        request = leading_to(f"http://localhost:{server.port}/x", "notice")
+        build = await scheduler.service.submit(LOCAL, request)
+        build = await until(
+            scheduler.service,
+            build.id,
+            lambda build: any(record.gave_up for record in build.notices),
+        )
+        assert "notice_networks" in build.notices[0].gave_up
         assert server.asked == []
 
 
