@@ -49,8 +49,13 @@ async def a_node(folder: Path, *, home: str = "", **settings: Any) -> AsyncItera
     """
     name = home or f"node{next(_names)}"
     chosen = {
-        "engine": "dummy", "name": name, "disk_reserve": 0, "drain_limit": 0,
-        "fetch_networks": HERE, "notice_networks": HERE, **settings,
+        "engine": "dummy",
+        "name": name,
+        "disk_reserve": 0,
+        "drain_limit": 0,
+        "fetch_networks": HERE,
+        "notice_networks": HERE,
+        **settings,
     }
     own = NodeSettings(listen="127.0.0.1:0", mdns=False, **chosen)
     data = folder / name
