@@ -52,6 +52,7 @@ class NodeSettings(ProgramSettings, frozen=True):
     fetch_timeout: Annotated[float, Meta(gt=0)] = 30.0  # seconds that fetching one may take
     download_limit: Annotated[int, Meta(gt=0)] = 64 << 30  # bytes of an input or base given by URL
     download_timeout: Annotated[float, Meta(gt=0)] = 3600.0  # seconds that fetching one may take
+    fetch_networks: tuple[str, ...] = ("public", "private")  # words and networks: whence to fetch
     secrets_folder: str = "/dev/shm"  # where builds' secrets are while they run; in memory only
     capabilities: tuple[str, ...] = CAPABILITIES  # what root in a container may do
     busybox: str = "/bin/busybox"  # static busybox that runs the commands in any image

@@ -27,7 +27,7 @@ from protocol.model.build import (
     build_id,
     new_build,
 )
-from protocol.model.checks import check_request, check_secrets
+from protocol.model.checks import check_addresses, check_request, check_secrets
 from protocol.model.idempotency import check_same
 from protocol.model.lifecycle import Event
 from protocol.model.messages import (
@@ -38,6 +38,7 @@ from protocol.model.messages import (
     Explanation,
     Report,
 )
+from protocol.model.networks import reach
 from protocol.model.record import reported
 from protocol.model.references import filled_like, provided
 from protocol.model.request import BuildRequest, Forward, Secrets, uploads
@@ -88,6 +89,7 @@ class NodeService:
         if forward is not None:
             async with self._locks[forward.id]:
                 return await self._forwarded(request, forward, secrets)
+        self._check_addresses(request)
         if not key:
             return await self._direct(caller, request, "", secrets, retry_of)
         async with self._locks[caller.owner, key]:
@@ -160,6 +162,11 @@ class NodeService:
             raise Busy(f"{self._runner.waiting} builds wait here already", retry_after=10)
         return await self._provided(request)
 
+    def _check_addresses(self, request: BuildRequest) -> None:
+        """Raises Denied for a URL that we would not call."""
+        notified = reach(self._settings.notice_networks, "notice_networks")
+        check_addresses(request, notified, reach(self._settings.fetch_networks, "fetch_networks"))
+
     async def _provided(
         self, request: BuildRequest, sent: frozenset[str] = frozenset()
     ) -> BuildRequest:
@@ -172,6 +179,7 @@ class NodeService:
     async def preview(self, caller: Caller, request: BuildRequest) -> Explanation:
         """See BuildService."""
         check_request(request, self._settings.images)
+        self._check_addresses(request)
         await self._acceptable(request, caller.owner)
         reason, ahead = self._runner.why_busy(), self._runner.waiting
         if not reason and not ahead:

@@ -11,9 +11,10 @@ from msgspec.structs import replace
 from protocol.concurrency.locks import Locks
 from protocol.errors import Busy, Conflict
 from protocol.model.build import Build, build_id, new_build
-from protocol.model.checks import check_request, check_secrets
+from protocol.model.checks import check_addresses, check_request, check_secrets
 from protocol.model.idempotency import check_same
 from protocol.model.messages import PATH_LIMIT
+from protocol.model.networks import reach
 from protocol.model.references import filled_like
 from protocol.model.request import BuildRequest, Forward, Secrets
 from protocol.ports.service import LOCAL, Caller
@@ -61,6 +62,7 @@ class Accepting:
         if forward is not None:
             async with self._locks[forward.id]:
                 return await self._from_above(request, forward, secrets)
+        self.check_addresses(request)
         if not key:
             return await self._new(caller, request, "", secrets, retry_of)
         await self._dispatcher.recovered.wait()  # a node may know the key, where our store is new
@@ -70,6 +72,10 @@ class Accepting:
                 return await self._new(caller, request, key, secrets, retry_of)
             check_same(known, filled_like(request, known.request))
             return known
+
+    def check_addresses(self, request: BuildRequest) -> None:
+        """Raises Denied for a URL that we would not call."""
+        check_addresses(request, reach(self._settings.notice_networks, "notice_networks"), None)
 
     async def acceptable(self, request: BuildRequest, owner: str) -> BuildRequest:
         """A client's request with all digests. Raises what `submit` does."""

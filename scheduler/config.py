@@ -17,6 +17,7 @@ class SchedulerSettings(ProgramSettings, frozen=True):
 
     listen: str = "127.0.0.1:8080"  # HOST:PORT to serve on; port 0 picks one
     nodes: tuple[str, ...] = ()  # URLs of nodes that mDNS does not reach
+    node_networks: tuple[str, ...] = ("private",)  # words and networks: where other nodes may be
     plain_nodes: tuple[str, ...] = ()  # URLs of servers that speak the image-creator API only
     plain_poll: Seconds = 1.0  # seconds between polls of such a server
     plain_slots: Annotated[int, Meta(ge=1)] = 4  # builds on one, where it still says it is ready

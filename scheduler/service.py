@@ -91,6 +91,7 @@ class SchedulerService:
     async def preview(self, caller: Caller, request: BuildRequest) -> Explanation:
         """See BuildService."""
         check_request(request, self._settings.images)
+        self._accepting.check_addresses(request)
         request = await self._accepting.acceptable(request, caller.owner)
         return preview(self._dispatcher, request, caller.owner)
 

@@ -28,6 +28,8 @@ from scheduler.stores import open_store
 
 _names = itertools.count()
 
+HERE = ("public", "private", "loopback")
+"""Whom programs may call in tests: all their peers are on loopback."""
 QUICK = {"hold": 1.0, "patience": 1.0, "retry": 0.05, "silent_after": 2.0, "lost_after": 3.0}
 """Scheduler's times for tests, in seconds."""
 
@@ -48,7 +50,15 @@ async def a_node(folder: Path, *, home: str = "", **settings: Any) -> AsyncItera
     this data folder before.
     """
     name = home or f"node{next(_names)}"
-    chosen = {"engine": "dummy", "name": name, "disk_reserve": 0, "drain_limit": 0, **settings}
+    chosen = {
+        "engine": "dummy",
+        "name": name,
+        "disk_reserve": 0,
+        "drain_limit": 0,
+        "fetch_networks": HERE,
+        "notice_networks": HERE,
+        **settings,
+    }
     own = NodeSettings(listen="127.0.0.1:0", mdns=False, **chosen)
     data = folder / name
     with identity.open_data(data):
@@ -77,7 +87,7 @@ async def a_scheduler(
 ) -> AsyncIterator[Program]:
     """A scheduler over the nodes at these URLs; with `home` the one that had this data folder."""
     name = home or f"scheduler{next(_names)}"
-    chosen = {"name": name, "nodes": nodes, **QUICK, **settings}
+    chosen = {"name": name, "nodes": nodes, "notice_networks": HERE, **QUICK, **settings}
     own = SchedulerSettings(listen="127.0.0.1:0", mdns=False, **chosen)
     data = folder / name
     with identity.open_data(data):

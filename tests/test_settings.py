@@ -72,6 +72,9 @@ def test_flags_win_over_the_environment_over_the_file(tmp_path) -> None:
         ('[node]\nlisten = "nowhere"\n', "listen"),
         ("[node]\nlabels = [1]\n", "labels[0]"),
         ("node = 5\n", "node"),
+        ('[node]\nfetch_networks = ["public", "all"]\n', "fetch_networks[1]"),
+        ('[node]\nnotice_networks = ["10.0.0.1/8"]\n', "notice_networks[0]"),
+        ('[node]\nredirects = ["example.org"]\n', "redirects[0]"),
     ],
 )
 def test_a_wrong_file_names_the_setting(tmp_path, text, field) -> None:

@@ -1,5 +1,7 @@
 """Fetching what is given by URL: the text of a command, or a file that a build needs. http and
-https only, bounded in size and time.
+https only, bounded in size and time, from where the operator allows it.
+
+Each redirect is judged as the URL was, and gets no more than the URL got: nothing that is secret.
 """
 
 import asyncio
@@ -13,9 +15,12 @@ from urllib.parse import urlsplit, urlunsplit
 import aiohttp
 
 from protocol.errors import PoolError
-from protocol.model.checks import check_url
+from protocol.model.networks import Reach
+from protocol.model.urls import WebUrl, follow
+from protocol.remote.guard import Guard
 
 _REDIRECTS = 5
+_MOVED = (301, 302, 303, 307, 308)
 _PLAIN = {"Accept-Encoding": "identity"}  # the bytes themselves, of which there is a digest
 _PIECE = 1 << 20
 _PROGRESS = 5.0  # seconds between lines that say how far it is
@@ -25,9 +30,9 @@ class FetchFailed(Exception):
     """It could not be had; the message says why, for the build's log."""
 
 
-async def fetch(url: str, *, limit: int, seconds: float) -> bytes:
+async def fetch(url: str, *, allowed: Reach, limit: int, seconds: float) -> bytes:
     """The bytes at a URL, `limit` at most. Raises FetchFailed."""
-    async with _answered(url, seconds) as response:
+    async with _answered(url, allowed, seconds) as response:
         body = bytearray()
         async for piece in response.content.iter_any():
             body += piece
@@ -39,6 +44,7 @@ async def fetch_file(
     url: str,
     target: Path,
     *,
+    allowed: Reach,
     limit: int,
     seconds: float,
     sha256: str | None,
@@ -57,7 +63,8 @@ async def fetch_file(
             file.write(piece)
             digest.update(piece)
 
-        async with _answered(url, seconds) as response:
+        known = sha256 is not None  # however it came, it is what was wanted
+        async with _answered(url, allowed, seconds, plain=known) as response:
             _check_size(url, response.content_length or 0, limit)
             async for piece in response.content.iter_chunked(_PIECE):
                 size += len(piece)
@@ -72,14 +79,21 @@ async def fetch_file(
 
 
 @asynccontextmanager
-async def _answered(url: str, seconds: float) -> AsyncIterator[aiohttp.ClientResponse]:
-    """An answer of 200; what goes wrong, also while its body is read, is FetchFailed."""
-    timeout = aiohttp.ClientTimeout(total=seconds)
+async def _answered(
+    url: str, allowed: Reach, seconds: float, *, plain: bool = False
+) -> AsyncIterator[aiohttp.ClientResponse]:
+    """An answer of 200; what goes wrong, also while its body is read, is FetchFailed. `plain`:
+    redirects may lead from https to http.
+    """
+    guard = Guard(allowed)
     try:
-        check_url(url, "url")
+        place = guard.check(url, "url")
         async with (
-            aiohttp.ClientSession(timeout=timeout, cookie_jar=aiohttp.DummyCookieJar()) as session,
-            session.get(url, max_redirects=_REDIRECTS, headers=_PLAIN) as response,
+            guard,
+            aiohttp.ClientSession(
+                connector=guard.connector(), cookie_jar=aiohttp.DummyCookieJar()
+            ) as session,
+            await _arrived(session, guard, place, seconds, plain) as response,
         ):
             if response.status != 200:
                 raise FetchFailed(f"{_shown(url)} answered {response.status}")
@@ -88,6 +102,29 @@ async def _answered(url: str, seconds: float) -> AsyncIterator[aiohttp.ClientRes
         raise FetchFailed(f"{_shown(url)} did not come within {seconds:g} s") from error
     except (aiohttp.ClientError, ValueError, PoolError) as error:
         raise FetchFailed(f"{_shown(url)} could not be fetched: {error}") from error
+
+
+async def _arrived(
+    session: aiohttp.ClientSession, guard: Guard, place: WebUrl, seconds: float, plain: bool
+) -> aiohttp.ClientResponse:
+    """The first answer that is no redirect; all of them together take so many seconds at most."""
+    until = time.monotonic() + seconds
+    for _ in range(_REDIRECTS + 1):
+        left = until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        response = await session.get(
+            place.text,
+            allow_redirects=False,
+            headers=_PLAIN,
+            timeout=aiohttp.ClientTimeout(total=left),
+        )
+        if response.status not in _MOVED:
+            return response
+        response.close()
+        to = follow(place, response.headers.get("Location", ""), plain=plain)
+        place = guard.check(to.text, "Location")
+    raise FetchFailed(f"{place.origin} is where more than {_REDIRECTS} redirects led")
 
 
 def _check_size(url: str, size: int, limit: int) -> None:

@@ -19,6 +19,7 @@ from node.files import untrusted
 from node.files.workfolder import remove_folder
 from node.inputs.fetch import fetch_file
 from protocol.errors import Unavailable
+from protocol.model.networks import reach
 from protocol.model.recipe import BuiltBase, Content, FetchedContent, InputFile, TextContent
 from protocol.storage.blob_folder import BlobFolder
 
@@ -118,6 +119,7 @@ class Gathering:
         await fetch_file(
             content.url,
             target,
+            allowed=reach(self._settings.fetch_networks, "fetch_networks"),
             limit=self._settings.download_limit,
             seconds=self._settings.download_timeout,
             sha256=content.sha256,

@@ -15,6 +15,7 @@ from node.inputs.gathering import Gathering
 from node.inputs.images import ImageWork
 from node.inputs.provisions import Provisions
 from protocol.model.build import Build, CommandStatus
+from protocol.model.networks import reach
 from protocol.model.recipe import Command
 
 
@@ -67,7 +68,10 @@ async def _planned(place: Place, command: Command) -> PlannedCommand:
         settings = place.settings
         try:
             text = await fetch(
-                command.url, limit=settings.fetch_limit, seconds=settings.fetch_timeout
+                command.url,
+                allowed=reach(settings.fetch_networks, "fetch_networks"),
+                limit=settings.fetch_limit,
+                seconds=settings.fetch_timeout,
             )
         except FetchFailed as error:
             failure = str(error)

@@ -28,6 +28,7 @@ class ApiSettings(msgspec.Struct, frozen=True):
     images: tuple[str, ...] = ("*",)  # patterns of image names that builds may name
     upload_limit: int = 64 << 30  # bytes of an upload, and of an artifact that others build on
     upload_keep: float = 86400.0  # seconds that uploads are kept after their last use
+    redirects: tuple[str, ...] = ("*",)  # patterns of origins that /create may redirect to
 
 
 class Context(msgspec.Struct, frozen=True):

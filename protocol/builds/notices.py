@@ -17,8 +17,10 @@ from protocol.builds.callout import Callout
 from protocol.errors import NotFound, PoolError
 from protocol.model import notice_rules as rules
 from protocol.model.build import Build, NoticeRecord, Stage
+from protocol.model.networks import reach
 from protocol.model.request import Secrets
 from protocol.program.settings import ProgramSettings
+from protocol.remote.guard import Guard
 
 log = logging.getLogger(__name__)
 
@@ -54,8 +56,11 @@ class Notices:
         self._ledger = ledger
         self._settings = settings
         self._cancel = cancel
-        self._telling = Callout(settings.notice_timeout, settings.notice_limit)
-        self._asking = Callout(settings.notice_timeout, settings.notice_limit)
+        allowed = reach(settings.notice_networks, "notice_networks")
+        self._telling, self._asking = (
+            Callout(settings.notice_timeout, settings.notice_limit, Guard(allowed))
+            for _ in range(2)
+        )
         self._tasks: dict[Hashable, asyncio.Task[None]] = {}
 
     def begin(self) -> None:

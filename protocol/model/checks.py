@@ -4,9 +4,9 @@ anything is started.
 
 import fnmatch
 import re
-from urllib.parse import urlsplit
 
 from protocol.errors import Denied, Invalid
+from protocol.model.networks import Reach
 from protocol.model.notice_rules import check_exchanges
 from protocol.model.recipe import (
     IMAGE_NAME,
@@ -21,9 +21,8 @@ from protocol.model.recipe import (
     StreamOutput,
 )
 from protocol.model.request import BuildRequest, Secrets, contents, signing_secrets
+from protocol.model.urls import read_url
 
-_PRINTABLE = re.compile(r"[^\x00-\x20\x7f-\xa0]+")
-_URL_LIMIT = 8192  # characters
 _PART = re.compile(r"[^\x00-\x1f\x7f\\\u0080-\u009f\u2028\u2029]+")  # of an input's name
 _PART_LIMIT = 200  # bytes
 _DEPTH = 16  # parts of an input's name
@@ -48,6 +47,23 @@ def check_request(
     _check_guidance(request)
     if not exchanges:
         check_exchanges(request)
+
+
+def check_addresses(request: BuildRequest, notified: Reach, fetched: Reach | None) -> None:
+    """Raises Denied where one of the request's URLs has an address that is not called, naming the
+    field. `fetched`: None where it is for others to fetch, who have rules of their own. A command
+    that cannot be fetched is no reason to refuse: the next one runs.
+    """
+    guidance = request.guidance
+    told = [(f"guidance.notices[{i}].url", notice.url) for i, notice in enumerate(guidance.notices)]
+    for field, url in (*told, ("guidance.cancel_url", guidance.cancel_url)):
+        if url is not None:
+            notified.check(read_url(url, field), field)
+    if fetched is None:
+        return
+    for field, content in contents(request):
+        if isinstance(content, FetchedContent):
+            fetched.check(read_url(content.url, f"{field}.url"), f"{field}.url")
 
 
 def _check_base(recipe: Recipe, images: tuple[str, ...]) -> None:
@@ -223,18 +239,8 @@ def check_image(name: str, patterns: tuple[str, ...], field: str) -> None:
 
 
 def check_url(url: str, field: str) -> None:
-    """Raises Invalid where this is not a whole http or https URL of printable characters."""
-    try:
-        parts = urlsplit(url)
-        sound = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        sound = False
-    if not sound or len(url) > _URL_LIMIT or not _PRINTABLE.fullmatch(url) or "\\" in url:
-        raise Invalid(
-            f"{field} is {url[:80]!r}",
-            field=field,
-            expected="an http or https URL, without spaces and control characters",
-        )
+    """Raises Invalid where this is no URL that we would call: see `protocol/model/urls.py`."""
+    read_url(url, field)
 
 
 def _check_word(word: str, field: str) -> None:

@@ -20,6 +20,8 @@ from msgspec import Meta
 from protocol import wire
 from protocol.api.route import ApiSettings
 from protocol.errors import Invalid
+from protocol.model.networks import reach
+from protocol.model.urls import check_patterns
 
 PREFIX = "IMAGEPOOL_"
 ALIASES = {"base_image": "BASE_IMAGE"}
@@ -60,6 +62,7 @@ class ProgramSettings(ApiSettings, frozen=True, forbid_unknown_fields=True):
     notice_limit: Annotated[int, Meta(ge=1)] = 64  # notices that are sent at the same time
     erase_every: Annotated[float, Meta(gt=0)] = 60.0  # seconds until no file has what was deleted
     cancel_every: Annotated[float, Meta(gt=0)] = 10.0  # seconds between looks at a cancel_url
+    notice_networks: tuple[str, ...] = ("public", "private")  # words and networks: whom to notify
 
 
 def load(
@@ -82,9 +85,18 @@ def load(
     try:
         settings = wire.convert(values, kind)
         host_and_port(settings.listen)
+        _check_places(settings)
     except Invalid as error:
         raise _named(error, sources) from error
     return settings
+
+
+def _check_places(settings: "ProgramSettings") -> None:
+    """Raises Invalid for a network or an origin's pattern that makes no sense."""
+    for name in settings.__struct_fields__:
+        if name.endswith("_networks"):
+            reach(getattr(settings, name), name)
+    check_patterns(settings.redirects, "redirects")
 
 
 def _named(error: Invalid, sources: Sequence[tuple[str, Mapping[str, Any]]]) -> Invalid:

@@ -36,6 +36,7 @@ from protocol.model.messages import (
 from protocol.model.request import BuildRequest, Forward, Order, Secrets
 from protocol.ports.service import ByteRange, ByteStream, Caller, OpenArtifact, OpenLog
 from protocol.remote.exchange import ANSWER, Exchange, Secured, number
+from protocol.remote.guard import Guard
 from protocol.remote.people import RemotePeople
 from protocol.remote.response import ResponseStream
 
@@ -44,7 +45,8 @@ class HttpService:
     """`BuildService` at a URL.
 
     `caller`: who calls (an id of program and store, or an owner); `patience`: the seconds that an
-    answer may take beyond what it may be held; `token`: what proves who calls.
+    answer may take beyond what it may be held; `token`: what proves who calls; `guard`: which
+    addresses may be called.
     """
 
     def __init__(
@@ -55,12 +57,13 @@ class HttpService:
         patience: float = ANSWER,
         secured: Secured | None = None,
         token: str = "",
+        guard: Guard | None = None,
     ) -> None:
         self.url = url.rstrip("/")
         said = callers.headers(caller) if caller else {}
         if token:
             said["Authorization"] = f"Bearer {token}"
-        self._http = Exchange(self.url, said, patience, secured)
+        self._http = Exchange(self.url, said, patience, secured, guard)
         self.people = RemotePeople(self._http)
 
     async def close(self) -> None:

@@ -24,6 +24,7 @@ from protocol.errors import (
 )
 from protocol.model.messages import Problem
 from protocol.ports.service import ByteStream
+from protocol.remote.guard import Guard
 
 T = TypeVar("T")
 
@@ -65,10 +66,13 @@ class Exchange:
         headers: Mapping[str, str],
         patience: float,
         secured: Secured | None = None,
+        guard: Guard | None = None,
     ) -> None:
         """`headers`: of every request; `patience`: the seconds that an answer may take beyond what
-        it may be held. None for `secured`: whoever answers there is believed.
+        it may be held. None for `secured`: whoever answers there is believed; for `guard`: any
+        address is called.
         """
+        self._guard = guard
         self._secured = secured
         self._url = url
         self._patience = patience
@@ -182,7 +186,8 @@ class Exchange:
 
     def _connection(self) -> aiohttp.ClientSession:
         if self._session is None:
-            connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=30, socket_factory=_socket)
+            made = self._guard.connector if self._guard else aiohttp.TCPConnector
+            connector = made(limit=0, keepalive_timeout=30, socket_factory=_socket)
             self._session = session(connector, self._headers)
         return self._session
 

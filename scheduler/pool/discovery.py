@@ -38,9 +38,10 @@ class Discovery:
 
     def register(self, registration: Registration, member: str = "") -> None:
         """A node says itself where it is; `member`: its id, where it has proven that. Raises
-        Invalid.
+        Invalid, Denied where no node is called.
         """
         url = node_url(registration.url, "url")
+        self._pool.guard.check(url, "url")
         self._pool.find(member or url, (url,), "registered")
 
     def found(self, beacon: Beacon) -> None:

@@ -17,8 +17,10 @@ from protocol.concurrency.watch import Watch
 from protocol.errors import PoolError, Unproven, Unreachable
 from protocol.model.build import Build
 from protocol.model.messages import Report
+from protocol.model.networks import LOOPBACK, reach
 from protocol.ports.service import Caller
 from protocol.remote.client import HttpService
+from protocol.remote.guard import Guard
 from scheduler.config import SchedulerSettings
 from scheduler.core.plain import PLAIN
 from scheduler.core.quarantine import Rule
@@ -56,6 +58,10 @@ class Pool:
         self._me = caller.program
         self._settings = settings
         self._timing = Timing(settings.silent_after, settings.lost_after)
+        here = () if settings.unproven == "none" else (LOOPBACK,)
+        allowed = reach((*settings.node_networks, *here), "node_networks")
+        self.guard = Guard(allowed, own=frozenset)  # nodes may be on this machine
+        self._named: set[str] = set()  # URLs that settings name: called wherever they lead
         self._targets: dict[str, Target] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self._proof = Proof(settings.unproven, own, self.known)
@@ -136,6 +142,8 @@ class Pool:
         """There may be a node at one of these URLs; found in one way more, or elsewhere than
         before.
         """
+        if how == "settings":
+            self._named.update(urls)
         target = self._targets.get(key)
         if target is not None and not target.departed and target.entry.url in urls:
             ways = tuple(sorted({*target.entry.found, how}))
@@ -222,6 +230,7 @@ class Pool:
         while self._targets:
             self._close(self._targets.popitem()[1])
         await asyncio.gather(*self._closing)
+        await self.guard.close()
         await self.known.close()
         await self.plain.close()
 
@@ -271,9 +280,13 @@ class Pool:
         self.changed.touch()
 
     def _connect(self, url: str, program: str) -> HttpService:
-        secured = self._proof.secured(url, program)
-        patience = self._settings.patience
-        return HttpService(url, caller=self._caller, patience=patience, secured=secured)
+        return HttpService(
+            url,
+            caller=self._caller,
+            patience=self._settings.patience,
+            secured=self._proof.secured(url, program),
+            guard=None if url in self._named else self.guard,
+        )
 
     def _connect_plain(self, url: str, program: str) -> PlainNode:
         return PlainNode(url, self._me, self._settings, self.plain)

@@ -34,7 +34,7 @@ class Listing:
         return Roster(self._name, tuple(entries), self._dispatcher.ledger.waiting, running)
 
     def register(self, registration: Registration, member: str = "") -> None:
-        """A node makes itself known. Raises Invalid."""
+        """A node makes itself known. Raises Invalid, Denied."""
         self._discovery.register(registration, member)
 
     async def cordon(self, node: str, reason: str | None) -> None:

@@ -38,7 +38,9 @@ class RosterPort(Protocol):
         """One of them."""
 
     def register(self, registration: Registration, member: str = "") -> None:
-        """A node makes itself known; `member`: its id, where it proved that. Raises Invalid."""
+        """A node makes itself known; `member`: its id, where it proved that. Raises Invalid,
+        Denied.
+        """
 
     async def cordon(self, node: str, reason: str | None) -> None:
         """Keep new builds from it; None: allow them again."""

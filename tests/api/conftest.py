@@ -29,6 +29,7 @@ def node(io_loop, tmp_path: Path, node_settings: dict[str, Any]) -> Iterator[Nod
         "disk_reserve": 0,
         "drain_limit": 0,
         "mdns": False,
+        "fetch_networks": ("loopback",),
         **node_settings,
     }
     with identity.open_data(tmp_path):

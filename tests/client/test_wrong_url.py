@@ -70,8 +70,8 @@ async def test_the_command_line_says_so() -> None:
     wrong = await imagepool("ls", "--url", "127.0.0.1:8080")
     assert (wrong.code, wrong.err) == (
         2,
-        "Error: url is '127.0.0.1:8080' (expected: an http or https URL, without spaces and control"
-        " characters)\n",
+        "Error: url is '127.0.0.1:8080' (expected: an http or https URL, without user, spaces and"
+        " control characters)\n",
     )
     async with answering(PAGE % b"404 Not Found") as url:
         foreign = await imagepool("ls", url=url)

@@ -19,13 +19,25 @@ from protocol.builds.callout import Callout
 from protocol.builds.notices import Notices
 from protocol.errors import Invalid, Unavailable
 from protocol.model.build import Build, NoticeRecord, Result, Stage, State, new_build
+from protocol.model.networks import reach
 from protocol.model.recipe import IsoOutput
 from protocol.model.request import BuildRequest, Notice
 from protocol.ports.service import LOCAL, BuildService
+from protocol.remote.guard import Guard
 from scheduler.config import SchedulerSettings
 from scheduler.core import steps
 from scheduler.ledger import Ledger
-from tests.programs import Program, a_client, a_node, a_scheduler, ended, ready, request, until
+from tests.programs import (
+    HERE,
+    Program,
+    a_client,
+    a_node,
+    a_scheduler,
+    ended,
+    ready,
+    request,
+    until,
+)
 from tests.receiver import Got, a_receiver
 from tests.scheduler.test_ledger import Slow
 
@@ -383,7 +395,7 @@ async def test_a_change_is_told_when_it_is_on_disk_and_not_before() -> None:
     """
     store = Slow()
     ledger = Ledger(Board(), store)
-    notices = Notices("o", ledger, SchedulerSettings(**SOON), _no_cancel)
+    notices = Notices("o", ledger, SchedulerSettings(notice_networks=HERE, **SOON), _no_cancel)
     taker = notices._telling = Taker(store)
     writing = asyncio.create_task(ledger.keep_writing())
     order = request("x", notices=(Notice("http://receiver.example/"),))
@@ -500,8 +512,8 @@ async def test_a_name_that_is_not_known_is_an_answer_in_words(monkeypatch) -> No
     def unknown(*_: Any, **__: Any) -> None:
         raise socket.gaierror(-2, "Name or service not known")
 
-    monkeypatch.setattr("protocol.builds.callout.socket.getaddrinfo", unknown)
-    callout = Callout(seconds=5, limit=1)
+    monkeypatch.setattr("protocol.remote.guard.socket.getaddrinfo", unknown)
+    callout = Callout(seconds=5, limit=1, guard=Guard(reach(HERE, "notice_networks")))
     with pytest.raises(Unavailable, match="not known"):
         await callout.post("http://receiver.example/", b"", {})
     await callout.close()
@@ -510,7 +522,7 @@ async def test_a_name_that_is_not_known_is_an_answer_in_words(monkeypatch) -> No
 async def test_a_name_is_called_by_its_address(monkeypatch) -> None:
     """The receiver sees the name in the Host header."""
     async with a_receiver() as receiver:
-        callout = Callout(seconds=5, limit=1)
+        callout = Callout(seconds=5, limit=1, guard=Guard(reach(HERE, "notice_networks")))
         port = receiver.url.rpartition(":")[2]
         assert await callout.post(f"http://localhost:{port}/x", b"{}", {}) == 200
         await callout.close()
@@ -519,7 +531,7 @@ async def test_a_name_is_called_by_its_address(monkeypatch) -> None:
 
 async def test_a_url_of_another_kind_is_never_called() -> None:
     """The same check that a request goes through, at every call."""
-    callout = Callout(seconds=5, limit=1)
+    callout = Callout(seconds=5, limit=1, guard=Guard(reach(HERE, "notice_networks")))
     with pytest.raises(Invalid):
         await callout.post("file:///etc/passwd", b"", {})
     await callout.close()

@@ -21,8 +21,8 @@ from protocol.api.image_creator.specification import Specification, redirect_to,
 from protocol.api.route import ID, Route
 from protocol.errors import Invalid, NotFound, PoolError, Unsupported
 from protocol.model.build import Build, CommandStatus, Position, State, build_id
-from protocol.model.checks import check_url
 from protocol.model.messages import Forwarded
+from protocol.model.urls import check_redirect
 
 _REHEARSALS = 1000
 
@@ -105,7 +105,7 @@ class Create(Family):
             self.reply(build, 201)
             return
         specification = self.specification()
-        check_url(specification.redirect, "redirect")
+        check_redirect(specification.redirect, self.limits.redirects, "redirect")
         request = to_request(specification, self.limits.images)
         self.url("")  # a Host header that names no host is refused before anything is started
         build = await self.service.submit(self.caller, request, key=self.idempotency_key())
@@ -118,7 +118,7 @@ class TestCreate(Family):
     def get(self) -> None:
         """Check everything, and redirect to the status of a build that ended at once."""
         specification = self.specification()
-        check_url(specification.redirect, "redirect")
+        check_redirect(specification.redirect, self.limits.redirects, "redirect")
         to_request(specification, self.limits.images)
         identity = build_id(time.time(), secrets.token_bytes(10))
         self.rehearsals[identity] = tuple(command.name for command in specification.commands)
