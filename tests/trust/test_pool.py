@@ -26,7 +26,7 @@ from tests.programs import Program, a_node, a_scheduler, ended, request, roster_
 pytestmark = pytest.mark.gen_test(timeout=60)
 
 HERE = "127.0.0.1:0"
-STRICT = {"pool_listen": HERE, "unproven": "none"}
+STRICT = {"pool_listen": HERE, "unproven": "none", "node_networks": ("loopback",)}
 """Settings of a scheduler that believes nobody without proof."""
 
 
