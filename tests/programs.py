@@ -30,6 +30,9 @@ _names = itertools.count()
 QUICK = {"hold": 1.0, "patience": 1.0, "retry": 0.05, "silent_after": 2.0, "lost_after": 3.0}
 """Scheduler's times for tests, in seconds."""
 
+OPEN = {"build_network": "open", "dockerfiles": True}
+"""A node's settings that leave the machine's firewall alone, and let builds do what they can."""
+
 
 class Program(Struct):
     """A program that serves."""
@@ -47,6 +50,7 @@ async def a_node(folder: Path, *, home: str = "", **settings: Any) -> AsyncItera
     """
     name = home or f"node{next(_names)}"
     chosen = {"engine": "dummy", "name": name, "disk_reserve": 0, "drain_limit": 0, **settings}
+    chosen = {**OPEN, **chosen}
     own = NodeSettings(listen="127.0.0.1:0", mdns=False, **chosen)
     data = folder / name
     with identity.open_data(data):

@@ -112,6 +112,8 @@ class ImageWork:
     async def _build_image(self, base: DockerfileBase, gathering: Gathering) -> None:
         """The step is the build's own: what it prints is in the log, and its code is known."""
         spec = await self._spec(base, gathering)
+        if spec.limits.network:
+            await asyncio.to_thread(self._place.outlet.hold)
         step = CommandStatus(BUILD_IMAGE, start=self._log.size, added=True)
         self._note(step)
         code = 1
@@ -139,7 +141,9 @@ class ImageWork:
                 ContextFile(file.name, folder / file.name, file.executable) for file in base.context
             ),
             labels=self._labels,
-            limits=limits(self._build.request.guidance.needs, self._place.settings),
+            limits=limits(
+                self._build.request.guidance.needs, self._place.settings, self._place.outlet.bridge
+            ),
             made=self._build.created,
             no_cache=base.no_cache,
             pull=base.pull,
