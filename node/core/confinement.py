@@ -6,11 +6,18 @@ is hidden or read-only); but an engine can be set otherwise, and so one containe
 
 from collections.abc import Collection, Iterator
 
-PROBE = """\
+_READ_ONLY = ("/proc/sysrq-trigger", "/proc/irq", "/proc/bus", "/proc/fs")
+_HIDDEN = ("/proc/kcore", "/proc/keys", "/proc/timer_list", "/sys/firmware")
+
+PROBE = f"""\
 #!/toiso/.imagepool/in/busybox sh
 busybox=/toiso/.imagepool/in/busybox
 $busybox grep -E '^(CapPrm|CapBnd|NoNewPrivs|Seccomp):' /proc/self/status
 $busybox cat /proc/self/mounts
+for path in {" ".join((*_READ_ONLY, *_HIDDEN))}; do
+  [ -e $path ] && echo "there $path"
+done
+true
 """
 """What is run in it."""
 
@@ -22,9 +29,6 @@ CAPABILITIES = """
     WAKE_ALARM BLOCK_SUSPEND AUDIT_READ PERFMON BPF CHECKPOINT_RESTORE
 """.split()  # noqa: SIM905
 """Names by bit, as linux/capability.h has them."""
-
-_READ_ONLY = ("/sys", "/proc/sys", "/proc/sysrq-trigger", "/proc/irq", "/proc/bus")
-_HIDDEN = ("/proc/kcore", "/proc/keys", "/proc/timer_list", "/sys/firmware")
 
 
 def problem(said: str, capabilities: Collection[str]) -> str:
@@ -46,10 +50,11 @@ def _problems(lines: list[str], capabilities: Collection[str]) -> Iterator[str]:
     options = {
         parts[1]: parts[3].split(",") for line in lines if len(parts := line.split(" ")) == 6
     }
-    for path in _READ_ONLY:
+    there = {line.removeprefix("there ") for line in lines}
+    for path in ("/sys", "/proc/sys", *sorted(there.intersection(_READ_ONLY))):
         if "ro" not in options.get(path, ()):
             yield f"{path} is not read-only"
-    for path in _HIDDEN:
+    for path in sorted(there.intersection(_HIDDEN)):
         if path not in options:
             yield f"{path} is not hidden"
 
