@@ -72,7 +72,9 @@ class NodeState:
         """Ask engine and disk how they are."""
         before = (self._problem, self._images, self._outlet_problem)
         try:
-            self._info = await asyncio.to_thread(self._engine.info)
+            info = await asyncio.to_thread(self._engine.info)
+            self._tell_of(info)
+            self._info = info
             self._images = await asyncio.to_thread(self._engine.images)
             doubted = self._clock() < self._doubted + _DOUBT
             self._problem = "its engine ended a container by itself" if doubted else ""
@@ -84,6 +86,13 @@ class NodeState:
         self.look_at_disk()
         if before != (self._problem, self._images, self._outlet_problem):
             self.changed.touch()
+
+    def _tell_of(self, info: EngineInfo) -> None:
+        """Of an engine that was not seen before, or that has changed."""
+        if info != self._info:
+            namespaces = "in" if info.user_namespaces else "without"
+            words = "engine %s %s; containers run %s user namespaces of their own"
+            log.info(words, info.name, info.version, namespaces)
 
     async def doubt(self) -> None:
         """The engine ended a container by itself: it may be on its way down while it still answers,

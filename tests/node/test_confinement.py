@@ -3,6 +3,8 @@ what a node does not let builds do.
 """
 
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,15 +12,17 @@ import pytest
 from node.config import CAPABILITIES, NodeSettings
 from node.container import limits
 from node.core.confinement import granted, problem
+from node.core.reach import NEARBY
 from node.engines.base import ContainerSpec, Limits
 from node.engines.docker import has_user_namespaces
 from node.engines.docker_config import container_config
 from node.engines.docker_images import _limits as step_limits
 from protocol.errors import Denied
-from protocol.model.recipe import DockerfileBase, ImageBase, Recipe, TextContent
+from protocol.model.build import Result, State
+from protocol.model.recipe import DockerfileBase, ImageBase, ImageOutput, Recipe, TextContent
 from protocol.model.request import BuildRequest, Needs
 from protocol.ports.service import LOCAL
-from tests.programs import a_node
+from tests.programs import a_node, a_scheduler, ended, until
 
 STATUS = """\
 CapPrm:\t00000000a00405fb
@@ -141,3 +145,41 @@ async def test_a_dockerfile_where_it_is_not_allowed(tmp_path) -> None:
             assert "dockerfiles = true" in refused.value.expected
         await node.service.preview(LOCAL, BuildRequest(Recipe(base=ImageBase())))
     assert NodeSettings().dockerfiles is False
+
+
+@pytest.mark.gen_test(timeout=60)
+async def test_a_pool_that_allows_it_here_and_there(tmp_path) -> None:
+    """The build goes to a node that does; where there is none it waits for one and says why."""
+    wanted = BuildRequest(
+        Recipe(base=DockerfileBase(TextContent("FROM some/image")), output=ImageOutput())
+    )
+    async with a_node(tmp_path, dockerfiles=False, priority=9) as strict:
+        async with a_node(tmp_path) as other, a_scheduler(tmp_path, strict.url, other.url) as pool:
+            build = await ended(pool.service, (await pool.service.submit(LOCAL, wanted)).id)
+            assert build.result is Result.SUCCEEDED, build
+            assert build.node is not None
+            assert build.node.id == other.id
+        async with a_scheduler(tmp_path, strict.url) as pool:
+            waits = (await pool.service.submit(LOCAL, wanted)).id
+            build = await until(pool.service, waits, lambda build: "Dockerfile" in build.reason)
+            assert build.state is State.WAITING
+            assert "Dockerfile" in str(await pool.service.explain(LOCAL, waits))
+
+
+def test_the_document() -> None:
+    """docs/security.md has the capabilities and networks that the code has, and names its
+    settings.
+    """
+    text = (Path(__file__).parents[2] / "docs" / "security.md").read_text()
+    section = text.partition("## What a build can do")[2].partition("\n## ")[0]
+    row = next(line for line in section.splitlines() if line.startswith("| capabilities |"))
+    assert set(re.findall(r"\b[A-Z]{3,}(?:_[A-Z]+)*\b", row)) == set(CAPABILITIES)
+    assert [net for net in re.findall(r"[\d.]+/\d+", section) if "168.7" not in net] == [
+        str(net) for net in NEARBY
+    ]
+    wider = granted("00000000a80425fb")
+    (steps,) = re.findall(r"default: as above, and ([A-Z_, ]+) \|", section)
+    assert set(steps.split(", ")) == set(wider) - set(CAPABILITIES)
+    limits = section.partition("### What it can use up")[2].partition("###")[0]
+    named = set(re.findall(r"`(\w+)`", limits)) - {"needs"}
+    assert named <= set(NodeSettings.__struct_fields__)

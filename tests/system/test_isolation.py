@@ -10,6 +10,8 @@ import pytest
 
 from node.config import CAPABILITIES
 from node.core.confinement import granted
+from node.engines.docker import DockerEngine
+from node.engines.errors import EngineError
 from protocol.model.build import Build, Result, Stage
 from protocol.model.recipe import (
     DockerfileBase,
@@ -303,6 +305,62 @@ def rules(site: Site) -> str:
     """Those of the table that is ours, of IPv4 and IPv6."""
     inside = ("ip", "netns", "exec", site.namespace)
     return "".join(run(*inside, f"{name}tables", "-t", "mangle", "-S") for name in ("ip", "ip6"))
+
+
+class TestNetworksOfTheEngine:
+    """What the node asks of it, beside nodes."""
+
+    @pytest.fixture
+    def engine(self, site: Site, monkeypatch: pytest.MonkeyPatch) -> Iterator[DockerEngine]:
+        """The engine, as a node speaks to it."""
+        monkeypatch.setenv("DOCKER_HOST", site.engine.socket)
+        engine = DockerEngine()
+        yield engine
+        engine.close()
+
+    def test_a_network_of_ours(self, site: Site, engine: DockerEngine, image: str) -> None:
+        """Made once, with the MTU of the engine's own; it goes when no container uses it."""
+        for _ in range(2):
+            engine.provide_network("ours", "ip-ours", {"a": "b"})
+        with site.engine.client() as client:
+            seen = client.inspect_network("ours")
+            assert seen["Labels"] == {"a": "b"}
+            assert not seen["EnableIPv6"]
+            config = {"Image": image, "Entrypoint": ["/bin/sleep", "1000"]}
+            config["HostConfig"] = {"NetworkMode": "ours"}
+            container = client.create_container_from_config(config)["Id"]
+            client.start(container)
+            assert not engine.remove_network("ours")
+            client.remove_container(container, force=True)
+        assert engine.remove_network("ours")
+        assert engine.remove_network("ours")
+
+    @pytest.mark.parametrize(
+        ("options", "labels", "words"),
+        [
+            ({}, {"a": "b"}, "is no bridge called ip-theirs"),
+            ({"com.docker.network.bridge.name": "ip-theirs"}, {"a": "b"}, "speak to each other"),
+            (
+                {
+                    "com.docker.network.bridge.name": "ip-theirs",
+                    "com.docker.network.bridge.enable_icc": "false",
+                },
+                {"a": "other"},
+                "is not of this node",
+            ),
+        ],
+    )
+    def test_another_of_that_name(
+        self, site: Site, engine: DockerEngine, options: Any, labels: Any, words: str
+    ) -> None:
+        """It is not taken for ours, and the words say what to do."""
+        with site.engine.client() as client:
+            client.create_network("theirs", "bridge", options, labels=labels)
+        try:
+            with pytest.raises(EngineError, match=f"{words}.* docker network rm theirs"):
+                engine.provide_network("theirs", "ip-theirs", {"a": "b"})
+        finally:
+            assert engine.remove_network("theirs")
 
 
 FORK_BOMB = """\
