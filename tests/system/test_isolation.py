@@ -326,6 +326,8 @@ class TestNetworksOfTheEngine:
             seen = client.inspect_network("ours")
             assert seen["Labels"] == {"a": "b"}
             assert not seen["EnableIPv6"]
+            mtu = "com.docker.network.driver.mtu"
+            assert seen["Options"][mtu] == client.inspect_network("bridge")["Options"][mtu]
             config = {"Image": image, "Entrypoint": ["/bin/sleep", "1000"]}
             config["HostConfig"] = {"NetworkMode": "ours"}
             container = client.create_container_from_config(config)["Id"]
