@@ -26,6 +26,7 @@ from node.files.artifacts import ArtifactStore
 from node.files.secrets_folder import SecretsFolder
 from node.ledger import Ledger
 from node.metrics import health as health_of
+from node.network.outlet import Outlet
 from node.proof import prove_folder
 from node.records import Records
 from node.register import keep_registering
@@ -90,7 +91,10 @@ class Node:
         self.people = People(folder, settings, time.time)
         self.engine: Engine = ENGINES[settings.engine](folder)
         self.node = NodeReference(me.id, settings.name or platform.node())
-        self.state = NodeState(me, self.node, settings, self.engine, folder, time.time)
+        self.outlet = Outlet(self.engine, settings, me.id)
+        self.state = NodeState(
+            *(me, self.node, settings, self.engine, self.outlet), folder, time.time
+        )
         reserve = Reserve(folder)
         self.records = Records(folder, reserve.release)
         self.ledger = Ledger(self.records)
@@ -122,6 +126,7 @@ class Node:
             node=self.node,
             settings=self.settings,
             engine=self.engine,
+            outlet=self.outlet,
             long=self._long,
             artifacts=artifacts,
             blobs=BlobFolder(
@@ -254,6 +259,8 @@ class Node:
         await self.notices.close()
         await self.ledger.close()
         await self.people.close()
+        if self.state.engine_answers:
+            await asyncio.to_thread(self.outlet.let_go)
         self.engine.close()
         self._long.shutdown(wait=False, cancel_futures=True)
 

@@ -2,7 +2,7 @@
 compares the two.
 """
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta
 
@@ -15,6 +15,9 @@ CAPABILITIES = (
     "SYS_CHROOT",  # bootstrapping a system in a folder
 )
 """What root in a container may do by default: what installing packages takes, without CAP_."""
+
+
+BuildNetwork = Literal["auto", "none", "internet", "open"]
 
 
 class NodeSettings(ProgramSettings, frozen=True):
@@ -32,7 +35,13 @@ class NodeSettings(ProgramSettings, frozen=True):
     waiting_limit: Annotated[int, Meta(ge=0)] = 16  # direct builds that may wait for a slot
     cpus: Annotated[float, Meta(ge=0)] = 0  # processors a build may use; 0: all there are
     memory: Annotated[int, Meta(gt=0)] = 4 << 30  # bytes a build may use
+    swap: Annotated[int, Meta(ge=0)] = 0  # bytes of swap a build may use beside its memory
     processes: Annotated[int, Meta(gt=1)] = 4096  # processes and threads a build may have
+    open_files: Annotated[int, Meta(ge=64)] = 16384  # files a process of a build may have open
+    file_size: Annotated[int, Meta(ge=1 << 20)] = 64 << 30  # bytes of any file a build writes
+    build_network: BuildNetwork = "auto"  # what builds reach: none, internet, open (all), auto
+    build_networks_allowed: tuple[str, ...] = ()  # IPv4 networks they reach beside the internet
+    dockerfiles: bool = False  # whether builds may have a Dockerfile, whose steps may do more
     time_limit: Annotated[float, Meta(gt=0)] = 4 * 3600.0  # seconds a build may take
     log_limit: Annotated[int, Meta(gt=0)] = 1 << 30  # bytes of a build's log
     result_files: Annotated[int, Meta(gt=0)] = 1000  # files that the paths of a build may name

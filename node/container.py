@@ -14,6 +14,7 @@ from node.engines.base import ContainerSpec, Engine, Limits, Mount
 from node.files.artifacts import ArtifactStore
 from node.files.secrets_folder import SecretsFolder
 from node.files.workfolder import Step, WorkFolder
+from node.network.outlet import Outlet
 from node.records import Stop
 from protocol.model.build import Build, CommandStatus, NodeReference, tagged
 from protocol.model.build import image_of as image_of_build
@@ -32,6 +33,7 @@ class Place(Struct, frozen=True):
     node: NodeReference
     settings: NodeSettings
     engine: Engine
+    outlet: Outlet  # the network of builds that have one
     long: Executor  # threads for calls of the engine that take as long as a build does
     artifacts: ArtifactStore
     blobs: BlobFolder  # uploads, and artifacts of other builds
@@ -76,7 +78,7 @@ def container_spec(
         },
         labels=labels(place.node.id, build.id, build.attempt),
         mounts=(*folder.mounts, *mounts),
-        limits=limits(build.request.guidance.needs, place.settings),
+        limits=limits(build.request.guidance.needs, place.settings, place.outlet.bridge),
         capabilities=place.settings.capabilities,
     )
 
@@ -86,13 +88,19 @@ def labels(node: str, build: str, attempt: int) -> dict[str, str]:
     return {f"{LABEL}.node": node, f"{LABEL}.build": build, f"{LABEL}.attempt": str(attempt)}
 
 
-def limits(needs: Needs, settings: NodeSettings) -> Limits:
-    """What the build asks for, within what the node allows."""
+def limits(needs: Needs, settings: NodeSettings, bridge: str = "") -> Limits:
+    """What the build asks for, within what the node allows; `bridge`: the network it is on, if
+    any.
+    """
     return Limits(
         memory=min(needs.memory or settings.memory, settings.memory),
         cpus=min(needs.cpus or settings.cpus, settings.cpus or needs.cpus or 0),
         processes=min(needs.processes or settings.processes, settings.processes),
-        network=needs.network,
+        network=needs.network and settings.build_network != "none",
+        bridge=bridge,
+        swap=settings.swap,
+        file_size=settings.file_size,
+        open_files=settings.open_files,
     )
 
 

@@ -55,6 +55,7 @@ def health(
         {
             "program": _check(facts, lambda now: "it is shutting down" if now.leaving else ""),
             "engine": _check(facts, lambda now: now.engine_problem),
+            "network": _check(facts, lambda now: now.network_problem),
             "slots": _check(facts, lambda now: "" if now.slots else "it has no slots"),
             "disk": _check(facts, _disk),
         },

@@ -8,6 +8,7 @@ from collections.abc import Collection
 from functools import partial
 from secrets import token_bytes
 
+from node.allowed import check_allowed
 from node.container import Place
 from node.core.fence import admits
 from node.keeping import Keeping
@@ -86,6 +87,7 @@ class NodeService:
         retry_of: str = "",
     ) -> Build:
         check_request(request, self._settings.images, exchanges=forward is not None)
+        check_allowed(request, self._settings)
         if forward is not None:
             async with self._locks[forward.id]:
                 return await self._forwarded(request, forward, secrets)
@@ -179,6 +181,7 @@ class NodeService:
     async def preview(self, caller: Caller, request: BuildRequest) -> Explanation:
         """See BuildService."""
         check_request(request, self._settings.images)
+        check_allowed(request, self._settings)
         self._check_addresses(request)
         await self._acceptable(request, caller.owner)
         reason, ahead = self._runner.why_busy(), self._runner.waiting

@@ -12,6 +12,7 @@ from node.config import NodeSettings
 from node.core.capacity import Facts, capacity
 from node.engines.base import Engine, EngineInfo
 from node.engines.errors import EngineError
+from node.network.outlet import Outlet
 from protocol import VERSION
 from protocol.concurrency.watch import Watch
 from protocol.model.build import NodeReference
@@ -35,6 +36,7 @@ class NodeState:
         node: NodeReference,
         settings: NodeSettings,
         engine: Engine,
+        outlet: Outlet,
         folder: Path,
         clock: Callable[[], float],
     ) -> None:
@@ -47,6 +49,8 @@ class NodeState:
         self._node = node
         self._settings = settings
         self._engine = engine
+        self._outlet = outlet
+        self._outlet_problem = ""  # why what builds reach is not as it is set
         self._folder = folder
         self._clock = clock
         self._info: EngineInfo | None = None
@@ -66,17 +70,29 @@ class NodeState:
 
     async def look(self) -> None:
         """Ask engine and disk how they are."""
-        before = (self._problem, self._images)
+        before = (self._problem, self._images, self._outlet_problem)
         try:
-            self._info = await asyncio.to_thread(self._engine.info)
+            info = await asyncio.to_thread(self._engine.info)
+            self._tell_of(info)
+            self._info = info
             self._images = await asyncio.to_thread(self._engine.images)
             doubted = self._clock() < self._doubted + _DOUBT
             self._problem = "its engine ended a container by itself" if doubted else ""
         except EngineError as error:
             self._problem = f"its engine does not answer: {error}"
+        self._outlet_problem = await asyncio.to_thread(self._outlet.problem)
+        if self._outlet_problem and self._outlet_problem != before[2]:
+            log.warning("no build is taken: %s", self._outlet_problem)
         self.look_at_disk()
-        if before != (self._problem, self._images):
+        if before != (self._problem, self._images, self._outlet_problem):
             self.changed.touch()
+
+    def _tell_of(self, info: EngineInfo) -> None:
+        """Of an engine that was not seen before, or that has changed."""
+        if info != self._info:
+            namespaces = "in" if info.user_namespaces else "without"
+            words = "engine %s %s; containers run %s user namespaces of their own"
+            log.info(words, info.name, info.version, namespaces)
 
     async def doubt(self) -> None:
         """The engine ended a container by itself: it may be on its way down while it still answers,
@@ -165,6 +181,7 @@ class NodeState:
             leaving=self.leaving or self.draining,
             resuming=self.resuming,
             engine_problem=self._problem or self.folder_problem,
+            network_problem=self._outlet_problem,
             disk_free=self._disk_free,
             disk_reserve=self._settings.disk_reserve,
         )

@@ -25,10 +25,10 @@ export DOCKER_HOST
 BASE_IMAGE=${BASE_IMAGE:-codersos/linux-image-creator}
 export BASE_IMAGE
 
-# The node needs a static busybox (it is mounted into every build's container); the engine needs iptables.
+# The node needs a static busybox (it is mounted into every build's container) and iptables, as the engine does.
 packages_venv="python3-venv"
 packages_engine="docker.io iptables ca-certificates"
-packages_node="busybox-static"
+packages_node="busybox-static iptables"
 packages_base_image="mmdebstrap"
 # QEMU with its BIOS (seabios), UEFI (ovmf) and network card (ipxe-qemu) boots what was built; avahi and dbus are the mDNS
 # peer nobody here wrote; squashfs-tools and xorriso look into an ISO, unzip into a zip; curl and wget type the documents' own lines.

@@ -5,6 +5,7 @@ run before it began. It uses only ``parse_version`` of it, which ``packaging`` h
 keeps the entry point from being loaded).
 """
 
+import os
 import sys
 import types
 
@@ -16,5 +17,9 @@ except ImportError:
     shim = types.ModuleType("pkg_resources")
     shim.parse_version = parse
     sys.modules["pkg_resources"] = shim
+
+# Nodes that tests start beside the shared engine leave this machine's firewall and that engine's
+# networks alone; tests of these have engine and network namespace of their own.
+os.environ.setdefault("IMAGEPOOL_BUILD_NETWORK", "open")
 
 pytest_plugins = ["pytest_tornado.plugin", "tests.figures", "tests.system.fixtures"]

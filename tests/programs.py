@@ -33,6 +33,9 @@ HERE = ("public", "private", "loopback")
 QUICK = {"hold": 1.0, "patience": 1.0, "retry": 0.05, "silent_after": 2.0, "lost_after": 3.0}
 """Scheduler's times for tests, in seconds."""
 
+OPEN = {"build_network": "open", "dockerfiles": True}
+"""A node's settings that leave the machine's firewall alone, and let builds do what they can."""
+
 
 class Program(Struct):
     """A program that serves."""
@@ -59,6 +62,7 @@ async def a_node(folder: Path, *, home: str = "", **settings: Any) -> AsyncItera
         "notice_networks": HERE,
         **settings,
     }
+    chosen = {**OPEN, **chosen}
     own = NodeSettings(listen="127.0.0.1:0", mdns=False, **chosen)
     data = folder / name
     with identity.open_data(data):

@@ -150,6 +150,8 @@ class Builder:
         self._folder = await asyncio.to_thread(WorkFolder.create, self._root, plan, busybox)
         mounts, environment = self._provisions.mounts, self._provisions.environment
         spec = container_spec(place, build, self._folder, mounts=mounts, environment=environment)
+        if spec.limits.network:
+            await asyncio.to_thread(place.outlet.hold)
         self._container = await asyncio.to_thread(place.engine.start, spec)
 
     # Watching

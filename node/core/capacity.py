@@ -12,6 +12,7 @@ class Facts(Struct, frozen=True):
     leaving: bool = False
     resuming: bool = False
     engine_problem: str = ""
+    network_problem: str = ""
     disk_free: int = 0  # bytes
     disk_reserve: int = 0  # bytes
 
@@ -27,6 +28,8 @@ def _reason(facts: Facts) -> str:
         return _leaving(facts.used)
     if facts.engine_problem:
         return facts.engine_problem
+    if facts.network_problem:
+        return facts.network_problem
     if facts.resuming:
         return "it goes on with the builds of its earlier life"
     if facts.slots == 0:

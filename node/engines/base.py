@@ -30,10 +30,14 @@ class Mount(msgspec.Struct, frozen=True):
 class Limits(msgspec.Struct, frozen=True):
     """What a container may use at most."""
 
-    memory: int  # bytes, swap included
+    memory: int  # bytes
     cpus: float  # processors, may be a fraction; 0: all there are
     processes: int  # processes and threads together
     network: bool  # False: loopback only
+    bridge: str = ""  # name of the engine's network, where there is one; empty: its default
+    swap: int = 0  # bytes, beside memory
+    file_size: int = 0  # bytes of any one file that it writes; 0: as the engine is set
+    open_files: int = 0  # of any one process; 0: as the engine is set
 
 
 class Login(msgspec.Struct, frozen=True):
@@ -116,6 +120,7 @@ class EngineInfo(msgspec.Struct, frozen=True):
     cpus: int
     memory: int  # bytes
     root: str  # the folder where layers lie; empty where there is none
+    user_namespaces: bool = False  # root in a container is nobody outside
 
 
 class Engine(Protocol):
@@ -199,6 +204,18 @@ class Engine(Protocol):
 
     def kill(self, container: str) -> None:
         """End the container at once; nothing happens where it has ended or is gone. Raises
+        EngineDown.
+        """
+
+    def provide_network(self, name: str, interface: str, labels: Mapping[str, str]) -> None:
+        """Make sure that there is a network of this name and with these labels, a bridge that the
+        host knows as `interface` (15 characters at most), by which containers reach what the host
+        does, and not each other. Raises EngineDown, EngineError where there is another of this
+        name.
+        """
+
+    def remove_network(self, name: str) -> bool:
+        """Remove the network; answer whether it is gone: not where a container uses it. Raises
         EngineDown.
         """
 

@@ -3,7 +3,7 @@ are in `docker_images.py`.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from node.engines.base import Container, ContainerSpec, ContainerState, EngineInfo, Exit
@@ -11,6 +11,7 @@ from node.engines.docker_cgroups import Cgroups, usage_of
 from node.engines.docker_config import container_config
 from node.engines.docker_connection import Connection, Unanswered
 from node.engines.docker_images import DockerImages
+from node.engines.docker_network import provided, removed
 from node.engines.errors import ContainerRefused, EngineDown, EngineError, NameTaken
 from protocol.model.build import Usage
 
@@ -47,6 +48,7 @@ class DockerEngine(DockerImages):
             cpus=said["NCPU"],
             memory=said["MemTotal"],
             root=said["DockerRootDir"],
+            user_namespaces=has_user_namespaces(said.get("SecurityOptions") or ()),
         )
 
     def start(self, spec: ContainerSpec) -> str:
@@ -105,6 +107,14 @@ class DockerEngine(DockerImages):
             return usage_of(client.stats_once(container))
         return Usage()
 
+    def provide_network(self, name: str, interface: str, labels: Mapping[str, str]) -> None:
+        """A bridge."""
+        provided(self._connection, name, interface, labels)
+
+    def remove_network(self, name: str) -> bool:
+        """403: a container uses it."""
+        return removed(self._connection, name)
+
     def containers(self, labels: Mapping[str, str]) -> tuple[Container, ...]:
         """Running or not."""
         wanted = [f"{name}={value}" for name, value in labels.items()]
@@ -150,3 +160,9 @@ class DockerEngine(DockerImages):
             except EngineDown:
                 if self._connection.closed.is_set() or time.monotonic() > deadline:
                     raise
+
+
+def has_user_namespaces(options: Sequence[str]) -> bool:
+    """Of what `docker info` says of security: remapped by the daemon, or the daemon itself is."""
+    names = {option.partition(",")[0] for option in options}
+    return bool(names & {"name=userns", "name=rootless"})

@@ -46,8 +46,23 @@ def container_config(spec: ContainerSpec, cpus: int) -> dict[str, Any]:
 def _limits(limits: Limits, cpus: int) -> dict[str, Any]:
     return {
         "Memory": limits.memory,
-        "MemorySwap": limits.memory,  # the sum: no swap beyond it
+        "MemorySwap": limits.memory + limits.swap,
         "NanoCpus": int(min(limits.cpus, cpus) * 1e9),
         "PidsLimit": limits.processes,
-        "NetworkMode": "bridge" if limits.network else "none",
+        "NetworkMode": (limits.bridge or "bridge") if limits.network else "none",
+        "Ulimits": ulimits(limits),
     }
+
+
+def ulimits(limits: Limits) -> list[dict[str, Any]]:
+    """What each process may have, soft and hard alike."""
+    asked = {
+        "core": 0,  # the host's core_pattern may be a program, or a file outside our limits
+        "fsize": limits.file_size,
+        "nofile": limits.open_files,
+    }
+    return [
+        {"Name": name, "Soft": value, "Hard": value}
+        for name, value in asked.items()
+        if value or name == "core"
+    ]

@@ -2,7 +2,7 @@
 loaded, saved.
 
 A builder's steps run in containers of the engine's own making: with its default capabilities, and
-of the limits those for memory, processors and network.
+of the limits those for memory, processors, files and network.
 """
 
 import json
@@ -18,6 +18,7 @@ from node.engines.base import ImageSpec, Limits, Login
 from node.engines.docker_archive import context, dockerfile_name, is_image, nameless, pieces
 from node.engines.docker_building import Building
 from node.engines.docker_client import end
+from node.engines.docker_config import ulimits
 from node.engines.docker_connection import Connection, Unanswered
 from node.engines.docker_pull import news, pull_error
 from node.engines.errors import EngineDown, EngineError, ImageFailed, ImageUnknown, Interrupt
@@ -243,9 +244,15 @@ def _build_query(spec: ImageSpec) -> dict[str, Any]:
 
 
 def _limits(limits: Limits) -> dict[str, str]:
-    query = {"memory": str(limits.memory), "memswap": str(limits.memory)}
+    query = {
+        "memory": str(limits.memory),
+        "memswap": str(limits.memory + limits.swap),
+        "ulimits": json.dumps(ulimits(limits)),
+    }
     if limits.cpus:
         query |= {"cpuperiod": str(_PERIOD), "cpuquota": str(int(limits.cpus * _PERIOD))}
     if not limits.network:
         query["networkmode"] = "none"
+    elif limits.bridge:
+        query["networkmode"] = limits.bridge
     return query

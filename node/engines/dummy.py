@@ -116,6 +116,15 @@ class DummyEngine(DummyImages):
         play = self._find(container)
         return Usage(written=play.usage()) if play else Usage()
 
+    def provide_network(self, name: str, interface: str, labels: Mapping[str, str]) -> None:
+        """What it plays has no network."""
+        self._require_open()
+
+    def remove_network(self, name: str) -> bool:
+        """There is none."""
+        self._require_open()
+        return True
+
     def forget_image(self, image: str) -> None:
         """As if it had never been asked for."""
         self._require_open()

@@ -11,12 +11,15 @@ from typing import TypeVar
 from msgspec.structs import replace
 
 from node.container import BUILD_IMAGE, Place, image_of, labels, limits
+from node.core import dockerfile
 from node.engines.base import ContextFile, ImageSpec, Login
 from node.engines.errors import ImageFailed, Interrupt
 from node.files.logs import ServedLog
 from node.inputs.gathering import Gathering, in_thread
 from node.inputs.provisions import Provisions
+from protocol.errors import PoolError
 from protocol.model.build import Artifact, Build, CommandStatus, built_image
+from protocol.model.checks import check_image
 from protocol.model.recipe import (
     BuiltBase,
     Content,
@@ -112,6 +115,9 @@ class ImageWork:
     async def _build_image(self, base: DockerfileBase, gathering: Gathering) -> None:
         """The step is the build's own: what it prints is in the log, and its code is known."""
         spec = await self._spec(base, gathering)
+        await asyncio.to_thread(check_dockerfile, spec.dockerfile, self._place.settings.images)
+        if spec.limits.network:
+            await asyncio.to_thread(self._place.outlet.hold)
         step = CommandStatus(BUILD_IMAGE, start=self._log.size, added=True)
         self._note(step)
         code = 1
@@ -139,7 +145,9 @@ class ImageWork:
                 ContextFile(file.name, folder / file.name, file.executable) for file in base.context
             ),
             labels=self._labels,
-            limits=limits(self._build.request.guidance.needs, self._place.settings),
+            limits=limits(
+                self._build.request.guidance.needs, self._place.settings, self._place.outlet.bridge
+            ),
             made=self._build.created,
             no_cache=base.no_cache,
             pull=base.pull,
@@ -166,6 +174,24 @@ class ImageWork:
 
     async def _long(self, work: Callable[..., T], *arguments: object) -> T:
         return await in_thread(self._interrupt, work, *arguments, pool=self._place.long)
+
+
+def check_dockerfile(file: Path | None, patterns: tuple[str, ...]) -> None:
+    """Raises ImageFailed where a Dockerfile takes an image that the operator's patterns do not
+    allow, or where that cannot be told; None: it is in an archive.
+    """
+    if "*" in patterns:
+        return
+    hint = f"; allowed are images with a name like one of: {', '.join(patterns) or 'none'}"
+    if file is None:
+        raise ImageFailed("its Dockerfile is in an archive, where its images are not seen" + hint)
+    try:
+        for name in dockerfile.images(file.read_text("utf-8")):
+            check_image(name, patterns, "FROM")
+    except (UnicodeDecodeError, dockerfile.Unclear) as error:
+        raise ImageFailed(f"{error}{hint}") from error
+    except PoolError as error:
+        raise ImageFailed(f"{error.detail}{hint}") from error
 
 
 async def _file(gathering: Gathering, content: Content | None, name: str) -> Path | None:

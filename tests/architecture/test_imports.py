@@ -39,6 +39,7 @@ ORDER = {
         "config",
         "records",
         "engines",
+        "network",
         "files",
         "container",
         "inputs",

@@ -33,14 +33,17 @@ _KEEPER = "mount -t tmpfs none /run && echo ready && exec env --ignore-signal=CH
 
 
 class PrivateEngine:
-    """See the module. Needs root; `folder`: empty, on a disk that can hold layers."""
+    """See the module. Needs root; `folder`: empty, on a disk that can hold layers; `networks`:
+    it has bridges and a firewall, in its own namespace.
+    """
 
-    def __init__(self, folder: Path, live_restore: bool) -> None:
+    def __init__(self, folder: Path, live_restore: bool, *, networks: bool = False) -> None:
         self.socket = f"unix://{folder}/engine.sock"
         """The value of DOCKER_HOST."""
         assert len(f"{folder}/engine.sock") <= _SOCKET_PATH, f"{folder} is too long for a socket"
         self._folder = folder
         self._live_restore = live_restore
+        self._networks = networks
         self._cgroup = f"imagepool-test-{os.getpid()}-{next(_names)}"
         self._daemon: _Daemon | None = None
         (folder / "daemon.json").write_text("{}")  # not that of /etc
@@ -52,6 +55,11 @@ class PrivateEngine:
         )
         assert self._keeper.stdout
         assert self._keeper.stdout.readline() == b"ready\n"
+
+    @property
+    def keeper(self) -> int:
+        """The process whose namespaces it has."""
+        return _only_child(self._keeper.pid)
 
     def start(self) -> None:
         """Start it; returns when it answers."""
@@ -110,9 +118,9 @@ class PrivateEngine:
             "--pidfile=/run/engine.pid",
             f"--cgroup-parent=/{self._cgroup}",
             "--storage-driver=overlay2",
-            "--bridge=none",
-            "--iptables=false",
-            "--ip-forward=false",
+            *(["--bip=172.29.0.1/24"] if self._networks else ["--bridge=none"]),
+            f"--iptables={str(self._networks).lower()}",
+            f"--ip-forward={str(self._networks).lower()}",
             f"--live-restore={str(self._live_restore).lower()}",
         ]
 

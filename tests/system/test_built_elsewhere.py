@@ -57,7 +57,7 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pool]:
         engine = ending.enter_context(private_engine(folder / "e", False))
         nodes = []
         for name, socket in (("first", ""), ("second", engine.socket)):
-            node = DockerNode(folder / name, socket, labels=(name,))
+            node = DockerNode(folder / name, socket, labels=(name,), dockerfiles=True)
             node.begin()
             ending.callback(node.end)
             nodes.append(node)
