@@ -17,4 +17,4 @@ except ImportError:
     shim.parse_version = parse
     sys.modules["pkg_resources"] = shim
 
-pytest_plugins = ["pytest_tornado.plugin", "tests.figures", "tests.system.fixtures"]
+pytest_plugins = ["pytest_tornado.plugin", "tests.figures", "tests.leaks", "tests.system.fixtures"]

@@ -10,15 +10,17 @@ import signal
 import socket
 from collections.abc import Callable
 
-from tornado import httpserver, netutil, web
+from tornado import netutil, web
 
 from protocol.errors import Invalid
+from protocol.program.doorway import Doorway
 from protocol.program.settings import ProgramSettings, host_and_port, is_loopback
 
 log = logging.getLogger(__name__)
 
-IDLE = 120
-"""Seconds after which an idle client connection is closed; longer than our own client keeps one."""
+
+BACKLOG = 4096
+"""Connections that may wait to be accepted; one that finds no room tries again a second later."""
 
 
 class Listener:
@@ -28,7 +30,7 @@ class Listener:
         """Bind. Raises Invalid where the address cannot be had."""
         self.host, port = host_and_port(settings.listen)
         try:
-            self.sockets = netutil.bind_sockets(port, self.host, reuse_port=False)
+            self.sockets = netutil.bind_sockets(port, self.host, backlog=BACKLOG)
         except OSError as error:
             raise Invalid(
                 f"cannot listen on {settings.listen}: {error.strerror or error}",
@@ -45,17 +47,9 @@ class Listener:
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
         return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
 
-    def serve(
-        self, application: web.Application, settings: ProgramSettings
-    ) -> httpserver.HTTPServer:
+    def serve(self, application: web.Application, settings: ProgramSettings) -> Doorway:
         """Begin to answer."""
-        server = httpserver.HTTPServer(
-            application,
-            idle_connection_timeout=IDLE,
-            max_header_size=64 << 10,
-            max_body_size=settings.body_limit,
-            xheaders=False,
-        )
+        server = Doorway(application, limits=settings)
         server.add_sockets(self.sockets)
         return server
 

@@ -111,7 +111,7 @@ async def _form(body: bytes, piece: int) -> Order:
     try:
         for at in range(0, len(body), piece):
             await read.take(body[at : at + piece])
-        asker: Any = SimpleNamespace(_form=read, _refusal=None)
+        asker: Any = SimpleNamespace(_form=read, _refusal=None, read=wire.decode)
         return multipart.Multipart.order(asker)
     finally:
         await read.break_off()
@@ -123,6 +123,7 @@ def create(data: bytes) -> None:
         get_query_argument=lambda *_, **__: None,
         media_type=lambda: handlers.FORM,
         whole_body=lambda: data,
+        read=wire.decode,
         _form_field=lambda body: handlers.Family._form_field(handler, body),
     )
     asked = handlers.Family.specification(handler)
