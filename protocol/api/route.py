@@ -25,10 +25,10 @@ class ApiSettings(msgspec.Struct, frozen=True):
 
     body_limit: int = 16 << 20  # bytes of a request's body
     body_pause: Annotated[float, Meta(gt=0)] = 60.0  # seconds that a body may stand still
-    header_limit: Annotated[int, Meta(ge=1024)] = 64 << 10  # bytes of a request's line and headers
+    header_limit: Annotated[int, Meta(ge=1024)] = 32 << 10  # bytes of a request's line and headers
     header_count: Annotated[int, Meta(ge=1)] = 128  # headers of a request
     header_time: Annotated[float, Meta(gt=0)] = 10.0  # seconds in which a header must be whole
-    url_limit: Annotated[int, Meta(ge=256)] = 32 << 10  # bytes of a request's URL
+    url_limit: Annotated[int, Meta(ge=256)] = 24 << 10  # bytes of a request's URL
     nesting_limit: Annotated[int, Meta(ge=16, le=500)] = 64  # lists and maps in each other
     value_limit: Annotated[int, Meta(ge=1000)] = 200_000  # values and names in a body
     command_limit: Annotated[int, Meta(ge=1, le=256)] = 256  # commands of a build

@@ -95,9 +95,9 @@ _WIDE = 4 << 20  # lists in one
 ATTACKS: dict[str, Attack] = {
     "headers, a byte at a time": _saying(_GET + b"X: ", b"x", visitors=500, pause=0.2),
     "headers without end": _saying(_GET, b"X: " + b"x" * 8000 + b"\r\n", visitors=20),
-    "many headers": _saying(_GET + b"a:\r\n" * 12_000 + b"\r\n", visitors=10),
-    "many cookies": _saying(_GET + b"Cookie: " + b"a=b; " * 12_000 + b"\r\n\r\n", visitors=10),
-    "many cookie headers": _saying(_GET + b"Cookie: a=b\r\n" * 4000 + b"\r\n", visitors=10),
+    "many headers": _saying(_GET + b"a:\r\n" * 7000 + b"\r\n", visitors=10),
+    "many cookies": _saying(_GET + b"Cookie: " + b"a=b; " * 6000 + b"\r\n\r\n", visitors=10),
+    "many cookie headers": _saying(_GET + b"Cookie: a=b\r\n" * 2200 + b"\r\n", visitors=10),
     "URLs of 1 MB": _saying(
         b"GET /status?" + b"x" * (1 << 20) + b" HTTP/1.1\r\nHost: x\r\n\r\n", visitors=10
     ),
