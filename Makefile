@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo test chaos check bench clean lock base-image
+.PHONY: help setup demo test chaos fuzz audit check bench clean lock base-image
 
 PARTS := venv engine base-image
 
@@ -27,6 +27,13 @@ chaos: PARTS += test-parts
 chaos: setup ## kill, stop, cut and fill on purpose; SEED=n N=200 repeats a random schedule of faults
 	@setup/test-parts.sh
 	@setup/as-root.sh env $(if $(SEED),SEED=$(SEED)) $(if $(N),N=$(N)) .venv/bin/pytest -m chaos tests/chaos
+
+fuzz: ## look for inputs that break the parsers, for SECONDS=n in all (600); keeps what leads to new code
+	@setup/venv.sh
+	@.venv/bin/python -m tests.fuzz.fuzzing $(or $(SECONDS),600)
+
+audit: ## ask the package index for known weaknesses of what requirements.lock names
+	@setup/audit.sh
 
 check: ## format, lint, types, architecture; less than a minute
 	@setup/venv.sh

@@ -8,6 +8,7 @@ the bytes ends as `Invalid`, with the same words for both formats: the field by 
 
 import math
 import re
+from itertools import islice
 from typing import Any, TypeVar
 
 import msgpack
@@ -20,6 +21,13 @@ JSON = "application/json"
 MSGPACK = "application/msgpack"
 PROBLEM = "application/problem+json"
 
+NESTING = 64
+"""Lists and maps in each other that a body may have, unless a setting says otherwise."""
+VALUES = 500_000
+"""Values and names in it, likewise. These are read in half a second; a body of 16 MiB could have so
+many that it takes 20.
+"""
+
 T = TypeVar("T")
 
 
@@ -31,15 +39,27 @@ def encode(value: Any, media_type: str = JSON) -> bytes:
     return msgspec.json.encode(value)
 
 
-def decode(body: bytes, kind: type[T], media_type: str = JSON, *, limit: int = 16 << 20) -> T:
-    """A value of this type. Raises Invalid (naming the field), Unsupported (media type)."""
+def decode(
+    body: bytes,
+    kind: type[T],
+    media_type: str = JSON,
+    *,
+    limit: int = 16 << 20,
+    nesting: int = NESTING,
+    values: int = VALUES,
+) -> T:
+    """A value of this type; `limit`: bytes; `nesting`: lists and maps in each other; `values`:
+    values and names in it. Raises Invalid (naming the field), Unsupported (media type).
+    """
     if media_type == MSGPACK:
-        return convert(_unpacked(body, limit), kind)
+        return convert(_shallow(_unpacked(body, limit, values), nesting), kind)
     if media_type != JSON:
         raise Unsupported(
             f"the body is {media_type!r}", field="Content-Type", expected=f"{JSON} or {MSGPACK}"
         )
-    return convert(_parsed(body), kind)
+    if _crowded(body, values):
+        raise _too_many(values)
+    return convert(_shallow(_parsed(body), nesting), kind)
 
 
 def convert(plain: Any, kind: type[T]) -> T:
@@ -84,9 +104,64 @@ def _parsed(body: bytes) -> Any:
         ) from error
 
 
-def _unpacked(body: bytes, limit: int) -> Any:
+def _shallow(plain: Any, nesting: int) -> Any:
+    """The value itself, where it is nested no deeper. Raises Invalid."""
+    level = [plain] if isinstance(plain, list | dict) else []
+    for _ in range(nesting):
+        inner = (each.values() if isinstance(each, dict) else each for each in level)
+        level = [each for values in inner for each in values if isinstance(each, list | dict)]
+        if not level:
+            return plain
+    raise Invalid(
+        "the body is nested too deep",
+        field="body",
+        expected=f"at most {nesting} lists and maps in each other",
+    )
+
+
+_MARKS = (b",", b":", b"[", b"{")
+_TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)|[,:\[{]', re.DOTALL)
+
+
+def _crowded(body: bytes, most: int) -> bool:
+    """Whether JSON has too many values and names: certainly where there are more than twice as
+    many, never where there are no more. A comma within a string is none.
+    """
+    if sum(body.count(mark) for mark in _MARKS) <= most:
+        return False
+    tokens = islice(_TOKEN.finditer(body), 2 * most + 2)  # each has two at most, and the whole
+    return sum(1 for _ in tokens) == 2 * most + 2
+
+
+class _Counting:
+    """Lists and maps as they are unpacked: refused before they are too many."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._left = 2 * most  # a list counts in what it is in, and by itself
+
+    def __call__(self, unpacked: Any) -> Any:
+        self._left -= 1 + len(unpacked) * (2 if isinstance(unpacked, dict) else 1)
+        if self._left < 0:
+            raise _too_many(self._most)
+        return unpacked
+
+
+def _too_many(most: int) -> Invalid:
+    return Invalid("the body has too many values", field="body", expected=f"at most {most}")
+
+
+def _unpacked(body: bytes, limit: int, values: int) -> Any:
+    counting = _Counting(values)
     try:
-        unpacker = msgpack.Unpacker(max_buffer_size=limit, strict_map_key=True)
+        unpacker = msgpack.Unpacker(
+            max_buffer_size=limit,
+            max_array_len=values,
+            max_map_len=values,
+            list_hook=counting,
+            object_hook=counting,
+            strict_map_key=True,
+        )
         unpacker.feed(body)
         value = unpacker.unpack()
     except (ValueError, msgpack.UnpackException, RecursionError) as error:

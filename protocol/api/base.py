@@ -151,7 +151,8 @@ class Handler(web.RequestHandler):
         self.set_header("Access-Control-Max-Age", "600")
 
     def on_connection_close(self) -> None:
-        """Called when the client hangs up before the answer."""
+        """Called when the client hangs up before the answer: what waits for its body ends."""
+        super().on_connection_close()
         self.gone.set()
 
     # Reading what the client said
@@ -168,7 +169,19 @@ class Handler(web.RequestHandler):
         media_type = self.media_type()
         if media_type == FORM:
             media_type = wire.JSON
-        return wire.decode(self.whole_body(), kind, media_type, limit=self.limits.body_limit)
+        return self.read(self.whole_body(), kind, media_type)
+
+    def read(self, body: bytes, kind: type[T], media_type: str = wire.JSON) -> T:
+        """A value of this type, from what is a body or was in one. Raises Invalid."""
+        limits = self.limits
+        return wire.decode(
+            body,
+            kind,
+            media_type,
+            limit=limits.body_limit,
+            nesting=limits.nesting_limit,
+            values=limits.value_limit,
+        )
 
     def whole_body(self) -> bytes:
         """The body. Raises TooLarge."""

@@ -3,9 +3,10 @@ limits.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 from tornado.web import RequestHandler
 
 from protocol.api.access import Permission
@@ -21,6 +22,17 @@ class ApiSettings(msgspec.Struct, frozen=True):
     """What the API goes by; part of each program's settings."""
 
     body_limit: int = 16 << 20  # bytes of a request's body
+    body_pause: Annotated[float, Meta(gt=0)] = 60.0  # seconds that a body may stand still
+    header_limit: Annotated[int, Meta(ge=1024)] = 32 << 10  # bytes of a request's line and headers
+    header_count: Annotated[int, Meta(ge=1)] = 128  # headers of a request
+    header_time: Annotated[float, Meta(gt=0)] = 10.0  # seconds in which a header must be whole
+    url_limit: Annotated[int, Meta(ge=256)] = 24 << 10  # bytes of a request's URL
+    nesting_limit: Annotated[int, Meta(ge=16, le=500)] = 64  # lists and maps in each other
+    value_limit: Annotated[int, Meta(ge=1000)] = 200_000  # values and names in a body
+    command_limit: Annotated[int, Meta(ge=1, le=256)] = 256  # commands of a build
+    label_limit: Annotated[int, Meta(ge=0, le=64)] = 64  # labels of a build
+    connections: Annotated[int, Meta(ge=16)] = 8192  # connections at the same time
+    connections_per_address: Annotated[int, Meta(ge=1)] = 2048  # of these, by one address
     wait_limit: float = 60.0  # seconds that a request may be held
     output_limit: int = 1 << 20  # bytes of a command's output shown in a status
     relative_urls: bool = False  # status and download URLs without scheme and host

@@ -11,9 +11,10 @@ import socket
 import ssl
 from collections.abc import Callable
 
-from tornado import httpserver, netutil, web
+from tornado import netutil, web
 
 from protocol.errors import Invalid
+from protocol.program.doorway import Doorway
 from protocol.program.settings import ProgramSettings, host_and_port
 
 log = logging.getLogger(__name__)
@@ -26,8 +27,8 @@ def _is_worth_a_line(record: logging.LogRecord) -> bool:
 
 logging.getLogger("tornado.general").addFilter(_is_worth_a_line)
 
-IDLE = 120
-"""Seconds after which an idle client connection is closed; longer than our own client keeps one."""
+BACKLOG = 4096
+"""Connections that may wait to be accepted; one that finds no room tries again a second later."""
 
 
 class Listener:
@@ -43,7 +44,7 @@ class Listener:
         listen = listen or settings.listen
         self.host, port = host_and_port(listen, field)
         try:
-            self.sockets = netutil.bind_sockets(port, self.host, reuse_port=False)
+            self.sockets = netutil.bind_sockets(port, self.host, backlog=BACKLOG)
         except OSError as error:
             raise Invalid(
                 f"cannot listen on {listen}: {error.strerror or error}",
@@ -64,18 +65,9 @@ class Listener:
         named = f"[{host}]" if ":" in host else host
         return f"{scheme}://{named}:{self.port}"
 
-    def serve(
-        self, application: web.Application, settings: ProgramSettings
-    ) -> httpserver.HTTPServer:
+    def serve(self, application: web.Application, settings: ProgramSettings) -> Doorway:
         """Begin to answer."""
-        server = httpserver.HTTPServer(
-            application,
-            idle_connection_timeout=IDLE,
-            max_header_size=64 << 10,
-            max_body_size=settings.body_limit,
-            xheaders=False,
-            ssl_options=self._context,
-        )
+        server = Doorway(application, limits=settings, ssl_options=self._context)
         server.add_sockets(self.sockets)
         return server
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from datetime import UTC
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -29,6 +29,15 @@ AUTHORITY_VALIDITY = 20 * 365 * 86400.0
 """Seconds that an authority's own certificate is valid."""
 REQUEST_LIMIT = 4096
 """Bytes that a request for a certificate may have."""
+_UNREADABLE = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.ExtensionNotFound,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)  # what comes of bytes that strangers wrote; most are read only when they are asked for
 _SUFFIX = "imagepool"
 _AUTHORITY = re.compile(r"imagepool pool ([0-9a-f]{16})")
 _NAME = re.compile(rf"([0-9a-f]{{40}}|{NODE}|{SCHEDULER})\.([0-9a-f]{{16}})\.{_SUFFIX}")
@@ -54,7 +63,10 @@ def digest(certificate: x509.Certificate) -> str:
 
 def pool_of(authority: x509.Certificate) -> str:
     """The id of the pool that this is an authority of. Raises Invalid for another certificate."""
-    named = authority.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    try:
+        named = authority.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    except _UNREADABLE:
+        named = []
     match = _AUTHORITY.fullmatch(str(named[0].value)) if len(named) == 1 else None
     if match is None:
         raise Invalid(
@@ -79,7 +91,7 @@ def read(data: bytes) -> x509.Certificate:
     """One certificate in PEM. Raises Invalid."""
     try:
         return x509.load_pem_x509_certificate(data)
-    except ValueError as error:
+    except _UNREADABLE as error:
         raise Invalid("that is no certificate", expected="one in PEM") from error
 
 
@@ -114,7 +126,7 @@ def asked(request: bytes) -> Ed25519PublicKey:
         read = x509.load_pem_x509_csr(request)
         key = read.public_key()
         proven = read.is_signature_valid
-    except ValueError as error:
+    except _UNREADABLE as error:
         raise Invalid("the request cannot be read", field="request", expected=expected) from error
     if not isinstance(key, Ed25519PublicKey) or not proven:
         raise Invalid("the request does not prove its key", field="request", expected=expected)
@@ -153,7 +165,7 @@ def party(der: bytes, authorities: Iterable[x509.Certificate]) -> Party:
         key = certificate.public_key()
         said = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
         names = said.value.get_values_for_type(x509.DNSName)
-    except (ValueError, x509.ExtensionNotFound) as error:
+    except _UNREADABLE as error:
         raise Denied("its certificate is none of a pool's") from error
     read = [match.groups() for name in names if (match := _NAME.fullmatch(name))]
     ids = [who for who, _ in read if len(who) == 40]
@@ -172,7 +184,7 @@ def party(der: bytes, authorities: Iterable[x509.Certificate]) -> Party:
 def _made_by(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
     try:
         certificate.verify_directly_issued_by(authority)
-    except (ValueError, TypeError, InvalidSignature):
+    except (*_UNREADABLE, InvalidSignature):
         return False
     return True
 

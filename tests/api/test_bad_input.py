@@ -103,9 +103,13 @@ async def test_a_body_that_is_no_msgpack(api, body) -> None:
     values. The error is told in the media type that the client takes.
     """
     headers = {"Content-Type": "application/msgpack", "Accept": "application/msgpack"}
-    headers["Imagepool-Program"] = "a" * 40  # for all else than programs JSON is what /create takes
-    for path in ("/create", "/api/v1/builds", "/api/v1/acknowledgements"):
-        response = await api.call("POST", path, body=body, headers=headers)
+    program = {**headers, "Imagepool-Program": "0123abcd"}
+    for path, asking in (
+        ("/create", program),
+        ("/api/v1/builds", headers),
+        ("/api/v1/acknowledgements", program),
+    ):
+        response = await api.call("POST", path, body=body, headers=asking)
         assert (response.code, response.headers["Content-Type"]) == (400, "application/msgpack")
         error = msgpack.unpackb(response.body)
         assert (error["field"], error["status"]) == ("body", 400)

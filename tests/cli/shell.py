@@ -18,6 +18,8 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from tests import leaks
+
 ROOT = Path(__file__).parents[2]
 PROGRAM = (sys.executable, "-m", "imagepool")
 _LIMIT = 60.0  # seconds that a command may take
@@ -48,6 +50,7 @@ async def imagepool(*arguments: str, url: str = "", stdin: bytes = b"", **how: A
         async with asyncio.timeout(_LIMIT):
             out, err = await process.communicate(stdin)
     assert process.returncode is not None
+    leaks.wrote(err.decode(), " ".join(arguments[:2]))
     return Ran(process.returncode, out.decode(), err.decode())
 
 

@@ -165,3 +165,33 @@ def test_a_beacon_that_makes_no_sense_is_none(change) -> None:
 def test_what_programs_say_stays_small() -> None:
     """A report of an idle node is a poll's whole cost: well under a kilobyte."""
     assert len(wire.encode(a_report("n"), MSGPACK)) < 600
+
+
+def _nested(depth: int, media_type: str) -> bytes:
+    return {JSON: b"[" * depth + b"]" * depth, MSGPACK: b"\x91" * (depth - 1) + b"\x90"}[media_type]
+
+
+@pytest.mark.parametrize("media_type", [JSON, MSGPACK])
+def test_nesting_has_a_limit(media_type) -> None:
+    """Lists and maps in each other: as many as said, and one more."""
+    decode(_nested(20, media_type), list, media_type, nesting=20)
+    with pytest.raises(Invalid, match="nested too deep"):
+        decode(_nested(21, media_type), list, media_type, nesting=20)
+    for depth in (100_000, 1_000_000):
+        with pytest.raises(Invalid, match="nested too deep"):
+            decode(_nested(depth, media_type), list, media_type)
+
+
+@pytest.mark.parametrize("media_type", [JSON, MSGPACK])
+@pytest.mark.parametrize(
+    "value",
+    [[0] * 99, [[]] * 99, {str(n): "" for n in range(49)}, ["," * 1000] * 99, ['"\\,' * 9] * 99],
+)
+def test_values_have_a_limit(value, media_type) -> None:
+    """They and the names of a map count, what stands in a text does not; ten times as many are
+    refused.
+    """
+    assert decode(encode(value, media_type), object, media_type, values=100) == value
+    more = [value] * 10
+    with pytest.raises(Invalid, match=r"too many values|exceeds max_"):
+        decode(encode(more, media_type), object, media_type, values=100)

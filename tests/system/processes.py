@@ -13,6 +13,8 @@ from typing import IO
 
 from msgspec import Struct
 
+from tests import leaks
+
 _END = 10.0
 """Seconds that a process has to end after SIGTERM."""
 _SHOWN = 60
@@ -166,6 +168,7 @@ class Process:
             self._more.notify_all()
 
     def _note(self, line: Line) -> None:
+        leaks.wrote(line.text, self.title)
         with self._more:
             self._lines.append(line)
             self._more.notify_all()

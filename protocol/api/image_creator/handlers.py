@@ -17,6 +17,7 @@ from protocol.api import access
 from protocol.api.access import Permission
 from protocol.api.base import FORM, Handler
 from protocol.api.content import send_artifact
+from protocol.api.counts import check_counts
 from protocol.api.image_creator.specification import Specification, redirect_to, to_request
 from protocol.api.route import ID, Route
 from protocol.errors import Invalid, NotFound, PoolError, Unsupported
@@ -57,7 +58,7 @@ class Family(Handler):
         """The argument `specification` of query or form, or else the body. Raises Invalid."""
         text = self.get_query_argument("specification", None, strip=False)
         if text is not None:
-            return wire.decode(text.encode("utf-8", "surrogatepass"), Specification)
+            return self.read(text.encode("utf-8", "surrogatepass"), Specification)
         if self.media_type().startswith("multipart/"):
             raise Unsupported(
                 "forms of several parts are not read",
@@ -67,7 +68,7 @@ class Family(Handler):
         body = self.whole_body()
         if self.media_type() == FORM and not body.lstrip().startswith(b"{"):
             body = self._form_field(body)
-        return wire.decode(body, Specification)
+        return self.read(body, Specification)
 
     def _form_field(self, body: bytes) -> bytes:
         try:
@@ -107,6 +108,7 @@ class Create(Family):
         specification = self.specification()
         check_redirect(specification.redirect, self.limits.redirects, "redirect")
         request = to_request(specification, self.limits.images)
+        check_counts(request, self.limits, "")
         self.url("")  # a Host header that names no host is refused before anything is started
         build = await self.service.submit(self.caller, request, key=self.idempotency_key())
         self.send_to(specification.redirect, build.id)
@@ -119,7 +121,7 @@ class TestCreate(Family):
         """Check everything, and redirect to the status of a build that ended at once."""
         specification = self.specification()
         check_redirect(specification.redirect, self.limits.redirects, "redirect")
-        to_request(specification, self.limits.images)
+        check_counts(to_request(specification, self.limits.images), self.limits, "")
         identity = build_id(time.time(), secrets.token_bytes(10))
         self.rehearsals[identity] = tuple(command.name for command in specification.commands)
         while len(self.rehearsals) > _REHEARSALS:

@@ -11,6 +11,7 @@ from protocol.api import openapi, reader
 from protocol.api.access import Permission
 from protocol.api.base import Handler
 from protocol.api.content import send_artifact
+from protocol.api.counts import check_counts
 from protocol.api.native import events, listing, log
 from protocol.api.native.multipart import Multipart
 from protocol.api.native.views import ArtifactList, BuildList, BuildView, ChangesPage, view
@@ -41,6 +42,7 @@ class Builds(Multipart):
     async def post(self) -> None:
         """Submit a build; the answer says where it is from now on."""
         order = self.order()
+        check_counts(order.request, self.limits)
         build = await self.service.submit(
             self.caller, order.request, key=self.idempotency_key(), secrets=order.secrets
         )

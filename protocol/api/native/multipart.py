@@ -201,7 +201,7 @@ class Multipart(Handler):
                 "there is no part build, or nothing in it", field="build", expected="an order, JSON"
             )
         try:
-            plain = wire.decode(bytes(self._form.order), dict[str, Any], wire.JSON)
+            plain = self.read(bytes(self._form.order), dict[str, Any])
         except Invalid as error:
             detail = error.detail.replace("the body", "the part build", 1)
             raise Invalid(detail, field="build", expected=error.expected) from error

@@ -7,6 +7,7 @@ from msgspec import Struct
 
 from protocol.api.access import Permission
 from protocol.api.base import Handler
+from protocol.api.counts import check_counts
 from protocol.api.native.views import BuildView, view
 from protocol.api.operation import KEY, OWNER, Answer, Operation, answered
 from protocol.api.route import ID, Route
@@ -27,6 +28,7 @@ class Preview(Handler):
     async def post(self) -> None:
         """What would become of this order; refused as a create would be."""
         order = self.decoded(Order)
+        check_counts(order.request, self.limits)
         check_secrets(order.request, order.secrets)
         self.reply(await self.service.preview(self.caller, order.request))
 
