@@ -48,7 +48,7 @@ from protocol.transfer.streams import no_log
 
 
 class NodeService:
-    """`BuildService` on an engine. Made by `node/app.py`."""
+    """`BuildService` on an engine. Made by `node/parts.py`."""
 
     def __init__(self, place: Place, state: NodeState, ledger: Ledger, runner: Runner) -> None:
         self._place = place

@@ -12,8 +12,8 @@ from typing import Any
 from msgspec import Struct
 from tornado.httpserver import HTTPServer
 
-from node.app import Node
 from node.config import NodeSettings
+from node.parts import Node
 from protocol.model.build import Build, State
 from protocol.model.messages import Roster
 from protocol.model.recipe import Command, NoOutput, Recipe

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from tornado.web import Application
 
-from node.app import Node
 from node.config import NodeSettings
+from node.parts import Node
 from protocol.program import identity
 
 

@@ -10,10 +10,10 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from node import app as node_app
 from node import ledger as node_ledger
-from node.app import Node
+from node import parts as node_parts
 from node.config import NodeSettings
+from node.parts import Node
 from node.records import Kept
 from protocol.errors import PoolError
 from protocol.model.messages import Report
@@ -59,8 +59,8 @@ def stand_ins(
     return [
         *((module, name, instead[name]) for module, name in _places()),
         (node_ledger, "_BOOT", boot),
-        (node_app, "ENGINES", {"dummy": engine.MachineEngine}),
-        (node_app, "health_of", lambda *_: None),
+        (node_parts, "ENGINES", {"dummy": engine.MachineEngine}),
+        (node_parts, "health_of", lambda *_: None),
         (scheduler_app, "health_of", lambda *_: None),
     ]
 
