@@ -179,9 +179,7 @@ class Wire:
 
     network: Network
 
-    def __init__(
-        self, url: str, *, caller: Caller, patience: float, secured: object = None
-    ) -> None:
+    def __init__(self, url: str, *, caller: Caller, patience: float, **_: object) -> None:
         self._node = url
         self._patience = patience
 

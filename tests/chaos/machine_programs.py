@@ -238,13 +238,16 @@ class NoBlobs:
         """There is nothing."""
 
 
-class NoAccounts:
-    """See Accounts; whoever asks is somebody of the machine's."""
+class NoPeople:
+    """See People; whoever asks is somebody of the machine's."""
 
-    empty = True
+    callers: Any = None
 
     def __init__(self, *_: Any) -> None:
         pass
+
+    async def keep_house(self) -> None:
+        """There is nobody."""
 
     async def close(self) -> None:
         """There is nothing."""
@@ -260,7 +263,7 @@ class NoBelonging:
 
 
 _SIMPLE: dict[str, Any] = {
-    "Accounts": NoAccounts,
+    "People": NoPeople,
     "Belonging": NoBelonging,
     "Records": MachineRecords,
     "ArtifactStore": engine.Artifacts,
