@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from protocol.errors import Unavailable
+from protocol.model.build import State
 from protocol.model.messages import Registration
 from protocol.model.request import Needs
 from protocol.ports.service import LOCAL
@@ -52,7 +53,7 @@ async def test_a_node_is_drained(http_client, tmp_path):
         await ready(scheduler)
         api = Api(http_client, scheduler.url)
         build = await scheduler.service.submit(LOCAL, request("hang"))
-        await until(scheduler.service, build.id, lambda one: one.node is not None)
+        await until(scheduler.service, build.id, lambda one: one.state is State.RUNNING)
         await said(api, "POST", "anvil/drain", {"reason": "new disk"})
         line = await seen(api, "anvil")
         assert (line["state"], line["reason"], line["builds"]) == (

@@ -34,6 +34,11 @@ def engine() -> Iterator[DummyEngine]:
     engine.close()
 
 
+def threads_since(before: frozenset[threading.Thread]) -> set[threading.Thread]:
+    """Those that began since; one of an earlier test that ends meanwhile does not matter."""
+    return set(threading.enumerate()) - before
+
+
 def play(engine: DummyEngine, root: Path, text: bytes, **settings: object) -> tools.Outcome:
     """The end of a plan of one command."""
     plan = tools.plan(PlannedCommand(text), **settings)  # type: ignore[arg-type]
@@ -132,28 +137,28 @@ class TestEngine:
 
     def test_a_thousand(self) -> None:
         """No thread and hardly any time for engines that run nothing."""
-        threads = threading.active_count()
+        before = frozenset(threading.enumerate())
         begun = time.monotonic()
         engines = [DummyEngine() for _ in range(1000)]
         assert time.monotonic() - begun < 5
-        assert threading.active_count() == threads
+        assert not threads_since(before)
         for engine in engines:
             engine.close()
 
     def test_no_thread_stays(self, engine: DummyEngine, tmp_path: Path) -> None:
         """A build's thread ends with it."""
-        before = threading.active_count()
+        before = frozenset(threading.enumerate())
         play(engine, tmp_path, b"print x")
-        tools.until(lambda: threading.active_count() == before)
+        tools.until(lambda: not threads_since(before))
 
     def test_closing_ends_what_it_plays(self, tmp_path: Path) -> None:
         """What it plays lives in this process."""
-        before = threading.active_count()
+        before = frozenset(threading.enumerate())
         engine = DummyEngine()
         folder = WorkFolder.create(tmp_path / "attempt", tools.plan(tools.command("hang")), None)
         engine.start(tools.container_spec(folder, IMAGE))
         engine.close()
-        tools.until(lambda: threading.active_count() == before)
+        tools.until(lambda: not threads_since(before))
         assert folder.verdict() is None
 
     def test_an_image_that_breaks_the_engine(self, engine: DummyEngine, tmp_path: Path) -> None:

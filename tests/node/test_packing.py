@@ -14,6 +14,7 @@ from node.core.naming import artifact_names
 from node.files import untrusted
 from node.files.workfolder import Plan, WorkFolder, remove_folder
 from node.outputs.packing import Bounds, pack
+from tests.descriptors import open_below
 
 BOUNDS = Bounds(5000, 1 << 30)
 
@@ -196,12 +197,12 @@ def test_a_hostile_outbox_is_counted_and_removed(tmp_path: Path) -> None:
     nested(outbox, 3000)
     (outbox / "link").symlink_to(tmp_path / "elsewhere")
     (outbox / "file").write_bytes(bytes(1 << 20))
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_below(tmp_path)
     try:
         assert folder.usage() >= 1 << 20
     finally:
         folder.remove()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert open_below(tmp_path) == before
     assert not folder.root.exists()
     assert (tmp_path / "elsewhere" / "kept").exists()
 
