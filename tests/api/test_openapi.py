@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from node import app as node_app
+from node import parts as node_parts
 from protocol.api.access import Permission
 from protocol.api.base import Handler
 from protocol.api.openapi import document
@@ -14,7 +14,7 @@ from protocol.api.route import ID, Route
 from scheduler import app as scheduler_app
 from tests.api.test_image_creator import Api
 
-PROGRAMS = {"node": node_app.ROUTES, "scheduler": scheduler_app.ROUTES}
+PROGRAMS = {"node": node_parts.ROUTES, "scheduler": scheduler_app.ROUTES}
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
@@ -86,7 +86,7 @@ async def test_it_is_served(http_client, base_url) -> None:
     """With a page to read it by that names nothing outside."""
     api = Api(http_client, base_url)
     served = json.loads((await api.call("GET", "/api/v1/openapi.json")).body)
-    assert served == json.loads(json.dumps(document(node_app.ROUTES)))
+    assert served == json.loads(json.dumps(document(node_parts.ROUTES)))
     page = await api.call("GET", "/api/docs")
     assert page.headers["Content-Type"].startswith("text/html")
     for name, policy in (("docs", page), ("docs/reader.js", None), ("docs/reader.css", None)):

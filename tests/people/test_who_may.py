@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 from msgspec import Struct
 
-from node import app as node_app
+from node import parts as node_parts
 from protocol.api import access
 from protocol.api.route import ID, Route
 from protocol.errors import Denied, Unauthenticated
@@ -26,7 +26,7 @@ from tests.programs import Program, a_node, a_scheduler, ended, ready, request
 DOCUMENT = Path(__file__).parents[2] / "docs" / "security.md"
 COLUMNS = ("nobody", "viewer", "user", "operator", "admin", "node", "scheduler")
 CLIENTS = ("viewer", "user", "operator", "admin")
-ROUTES = {"node": node_app.ROUTES, "scheduler": scheduler_app.ROUTES}
+ROUTES = {"node": node_parts.ROUTES, "scheduler": scheduler_app.ROUTES}
 PLACES = {
     ID: "ID",
     f"({NAME})": "NAME",
