@@ -62,6 +62,8 @@ def documented() -> dict[str, tuple[str, ...]]:
     found: dict[str, tuple[str, ...]] = {}
     heads: tuple[str, ...] = ()
     for line in DOCUMENT.read_text().splitlines():
+        if not line.startswith("|"):
+            continue
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         if cells[0] == "route":
             heads = tuple(cells[1:])
