@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo test chaos fuzz audit check bench clean lock base-image
+.PHONY: help setup demo test chaos fuzz audit check bench clean lock base-image installer-image
 
 PARTS := venv engine base-image
 
@@ -18,8 +18,9 @@ setup: ## prepare .venv with imagepool in it, a Docker Engine and the base image
 demo: setup ## build a Debian live ISO on a pool of two nodes and watch it
 	@setup/as-root.sh .venv/bin/python -m imagepool.demo
 
-test: PARTS += test-parts
+test: PARTS += installer-image test-parts
 test: setup ## run all tests: engine, network namespaces, QEMU, browser
+	@setup/installer-image.sh
 	@setup/test-parts.sh
 	@setup/as-root.sh .venv/bin/pytest -m "" tests
 
@@ -51,6 +52,11 @@ base-image: ## make the base image anew if its recipe has changed
 	@setup/plan.sh engine base-image
 	@setup/engine.sh
 	@setup/base-image.sh
+
+installer-image: ## make the image for installer ISOs anew if its recipe has changed
+	@setup/plan.sh engine installer-image
+	@setup/engine.sh
+	@setup/installer-image.sh
 
 lock: ## choose the newest versions for requirements.lock
 	@setup/lock.sh

@@ -32,18 +32,14 @@ from node.runner import Runner
 from node.service import NodeService
 from node.state import NodeState
 from protocol.api.callers import Callers, ProvenCallers
-from protocol.api.image_creator import handlers as image_creator
 from protocol.api.mount import application
-from protocol.api.native import blobs, verbs
-from protocol.api.native import builds as native
-from protocol.api.people import routes as people
 from protocol.api.route import Context
 from protocol.builds.board import Board
 from protocol.builds.notices import Notices
 from protocol.errors import Invalid
 from protocol.model.build import Build, NodeReference
 from protocol.model.lifecycle import Event
-from protocol.program import health, mdns
+from protocol.program import families, mdns
 from protocol.program.admitting import People, pool_address
 from protocol.program.beacon import Beacon
 from protocol.program.identity import Identity
@@ -57,14 +53,7 @@ from protocol.trust.owned import OwnedService
 
 log = logging.getLogger(__name__)
 
-ROUTES = (
-    *image_creator.ROUTES,
-    *verbs.ROUTES,
-    *native.ROUTES,
-    *blobs.ROUTES,
-    *people.ROUTES,
-    *health.ROUTES,
-)
+ROUTES = (*families.ROUTES,)
 """The API families that a node serves."""
 _SPARE = 32  # threads for containers that are slow to end, beyond one for each slot
 _LAST_REPORT = 0.2  # seconds in which schedulers fetch the report that says goodbye

@@ -12,18 +12,14 @@ from typing import Any
 from tornado import web
 
 from protocol.api.callers import Callers, ProvenCallers
-from protocol.api.image_creator import handlers as image_creator
 from protocol.api.mount import application
-from protocol.api.native import blobs, verbs
-from protocol.api.native import builds as native
-from protocol.api.people import routes as people
 from protocol.api.route import Context, Route
 from protocol.builds.board import Board
 from protocol.builds.notices import Notices
 from protocol.errors import PoolError
 from protocol.model.build import Build
 from protocol.ports.service import Caller, Role
-from protocol.program import health, identity, mdns
+from protocol.program import families, identity, mdns
 from protocol.program.admitting import People, pool_address
 from protocol.program.beacon import Beacon
 from protocol.program.identity import Identity
@@ -53,12 +49,7 @@ from scheduler.web import pages
 log = logging.getLogger(__name__)
 
 ROUTES = (
-    *image_creator.ROUTES,
-    *verbs.ROUTES,
-    *native.ROUTES,
-    *blobs.ROUTES,
-    *people.ROUTES,
-    *health.ROUTES,
+    *families.ROUTES,
     *nodes_api.ROUTES,
     *door_api.ROUTES,
     *pages.ROUTES,
@@ -66,10 +57,7 @@ ROUTES = (
 """The API families that a scheduler serves, and its page."""
 MEMBERS_ROUTES = (
     *door_api.POOL_ROUTES,
-    *image_creator.ROUTES,
-    *verbs.ROUTES,
-    *native.ROUTES,
-    *blobs.ROUTES,
+    *families.AMONG_PROGRAMS,
     *nodes_api.ROUTES,
 )
 """What it serves members of its pool, and who asks to be one."""

@@ -9,11 +9,13 @@ clean_tree() {
   find . -name .git -prune -o -type d -name __pycache__ -exec rm -rf {} +
 }
 
-# Ours, by its label; refused by the engine, and then kept, where a container uses it.
-remove_base_image() {
-  [ -n "$(engine GET "/images/$BASE_IMAGE/json" Config Labels imagepool.recipe)" ] || return 0
-  say "removing the base image $BASE_IMAGE"
-  engine DELETE "/images/$BASE_IMAGE" >/dev/null || say "a container still uses it: kept"
+# Ours, by their label; refused by the engine, and then kept, where a container uses one.
+remove_images() {
+  for image in "$BASE_IMAGE" "$INSTALLER_IMAGE"; do
+    [ -n "$(engine GET "/images/$image/json" Config Labels imagepool.recipe)" ] || continue
+    say "removing the image $image"
+    engine DELETE "/images/$image" >/dev/null || say "a container still uses it: kept"
+  done
 }
 
 # end_process PID SECONDS: asks it to end, waits, and makes it end.
@@ -96,7 +98,7 @@ case "${1-}" in
   tree) clean_tree ;;     # for itself, as root
   '')
     if [ -e "$engine_root" ] || [ -e "$engine_run" ]; then as_root "$here/clean.sh" engine; fi
-    if engine_answers; then remove_base_image; fi
+    if engine_answers; then remove_images; fi
     clean_tree 2>/dev/null || as_root "$here/clean.sh" tree # some of it may be root's
     say "Clean. Debian packages that were installed stay."
     ;;

@@ -24,6 +24,8 @@ export DOCKER_HOST
 
 BASE_IMAGE=${BASE_IMAGE:-codersos/linux-image-creator}
 export BASE_IMAGE
+INSTALLER_IMAGE=${INSTALLER_IMAGE:-imagepool/installer}
+export INSTALLER_IMAGE
 
 # The node needs a static busybox (it is mounted into every build's container) and iptables, as the engine does.
 packages_venv="python3-venv"
@@ -40,7 +42,7 @@ say() { printf '%s\n' "$*"; }
 die() { printf 'imagepool setup: %s\n' "$*" >&2; exit 1; }
 
 # The variables that steer a set-up or a test run, for `sudo`, which clears the rest.
-kept_variables="DOCKER_HOST DOCKER_TLS_VERIFY DOCKER_CERT_PATH BASE_IMAGE KERNEL TMPDIR IMAGEPOOL_ENGINE_SOCKET IMAGEPOOL_ENGINE_ROOT
+kept_variables="DOCKER_HOST DOCKER_TLS_VERIFY DOCKER_CERT_PATH BASE_IMAGE INSTALLER_IMAGE KERNEL TMPDIR IMAGEPOOL_ENGINE_SOCKET IMAGEPOOL_ENGINE_ROOT
   IMAGEPOOL_ENGINE_RUN IMAGEPOOL_ENGINE_LOG RECIPE_HASH PYTEST_ADDOPTS http_proxy https_proxy no_proxy HTTP_PROXY HTTPS_PROXY
   NO_PROXY"
 

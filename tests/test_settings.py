@@ -20,6 +20,14 @@ PROGRAMS = pytest.mark.parametrize(
 )
 
 
+def names(kind: type[msgspec.Struct]) -> list[str]:
+    """Of all settings: those of the program, then those of its tables."""
+    tables = [getattr(kind(), name) for name in kind.__struct_fields__]
+    tables = [table for table in tables if isinstance(table, msgspec.Struct)]
+    own = [name for name in kind.__struct_fields__ if getattr(kind(), name) not in tables]
+    return own + [name for table in tables for name in table.__struct_fields__]
+
+
 @PROGRAMS
 def test_the_shipped_example_is_the_defaults(kind, table) -> None:
     """Every setting stands in config/PROGRAM.toml, with its default, under a comment that says
@@ -28,7 +36,7 @@ def test_the_shipped_example_is_the_defaults(kind, table) -> None:
     text = resource(f"{table}.toml").read_text()
     assert msgspec.convert(tomllib.loads(text)[table], kind) == kind()
     shown = re.findall(r"^(?:# )?(\w+) = ", text, re.MULTILINE)
-    assert shown == list(kind.__struct_fields__)
+    assert shown == names(kind)
     commented = re.findall(r"^# (?!\w+ = unset)\S.*\n(?:# )?(\w+) = ", text, re.MULTILINE)
     assert commented == shown
 
@@ -44,6 +52,7 @@ def test_every_setting_has_a_comment_with_its_unit(kind, table) -> None:
                 f"{table}/config.py",
                 "protocol/program/settings.py",
                 "protocol/api/route.py",
+                "protocol/api/traffic_ops/settings.py",
             )
         ]
         assert any(f"# {comment}\n" in source for source in sources), comment
@@ -104,6 +113,17 @@ def test_a_wrong_setting_is_named_as_it_was_given(tmp_path) -> None:
     assert told(environment={"IMAGEPOOL_LISTEN": "x"}) == "IMAGEPOOL_LISTEN is 'x'"
     flags = {"slots": -3}
     assert told(file=file, environment={}, flags=flags).startswith("--slots: Expected")
+
+
+def test_a_familys_table() -> None:
+    """In the environment it is a JSON object, as a whole; what is wrong in it is named."""
+    given = {"IMAGEPOOL_TRAFFIC_OPS": '{"keep": 60}'}
+    assert load(NodeSettings, "node", environment=given).traffic_ops.keep == 60
+    for text in ('{"keep": 0}', '{"kept": 60}', "{"):
+        with pytest.raises(Invalid) as refused:
+            load(NodeSettings, "node", environment={"IMAGEPOOL_TRAFFIC_OPS": text})
+        assert refused.value.field == "traffic_ops"
+        assert refused.value.expected
 
 
 @pytest.mark.parametrize("text", ["many", "-1", ""])

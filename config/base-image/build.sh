@@ -4,6 +4,7 @@
 #   config/base-image/build.sh NAME
 #
 # Environment: RECIPE_HASH  kept as the image's label imagepool.recipe, may be empty
+#              HOOK         a program that is given the tree when it is done, as mmdebstrap's hooks are
 #              KERNEL       kernel package; linux-image-amd64 adds the drivers of real machines (and 100 MB)
 #              TMPDIR       about 1.5 GB are needed there for a minute
 # Runs as root or asks sudo. Standard output stays empty.
@@ -18,7 +19,7 @@ name=$1
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 if [ "$(id -u)" -ne 0 ]; then
-    exec sudo --preserve-env=RECIPE_HASH,KERNEL,TMPDIR,DOCKER_HOST,http_proxy,https_proxy,no_proxy \
+    exec sudo --preserve-env=RECIPE_HASH,HOOK,KERNEL,TMPDIR,DOCKER_HOST,http_proxy,https_proxy,no_proxy \
         bash "$here/build.sh" "$name"
 fi
 for program in mmdebstrap docker; do
@@ -62,6 +63,7 @@ TMPDIR=$work setsid mmdebstrap --variant=minbase --format=tar \
     "${small[@]/#/--dpkgopt=}" \
     --hook-dir=/usr/share/mmdebstrap/hooks/merged-usr \
     --customize-hook="sh '$here/customize.sh' \"\$1\"" \
+    ${HOOK:+--customize-hook="sh '$HOOK' \"\$1\""} \
     bookworm "$work/image.tar" >>"$work/log" 2>&1 &
 builder=$!
 tail --pid=$builder -n +1 -f "$work/log" | grep --line-buffered -E '^(I|W|E|base image): ' &

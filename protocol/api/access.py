@@ -15,6 +15,7 @@ class Permission(enum.Enum):
     SOURCE = "source"  # get the source code
     READ = "read"  # see builds, their logs and artifacts
     BUILD = "build"  # make and cancel builds
+    ISOS = "make installer images"  # have an ISO made with a machine's settings
     ROSTER = "roster"  # see the nodes
     OPERATE = "operate"  # take nodes out of use and into use again
     ADMIT = "admit"  # say who may: tokens, users, join tokens, who is of the pool
@@ -41,6 +42,7 @@ ALLOWED: dict[Permission, frozenset[Role]] = {
     Permission.METRICS: _VIEWERS,
     Permission.READ: _VIEWERS | {Role.PROGRAM},
     Permission.BUILD: _USERS | {Role.PROGRAM},
+    Permission.ISOS: _OPERATORS,
     Permission.ROSTER: _VIEWERS,
     Permission.OPERATE: _OPERATORS,
     Permission.ADMIT: _ADMINS,

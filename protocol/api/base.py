@@ -91,7 +91,7 @@ class Handler(web.RequestHandler):
         permission = self.route.permissions.get(self.request.method or "")
         if permission is None:
             raise web.HTTPError(405)
-        self.caller = self.context.callers.caller_of(self.request)
+        self.caller = self.who_asks()
         access.check(self.caller, permission)
         self._check_origin()
         self._check_accepted()
@@ -104,6 +104,10 @@ class Handler(web.RequestHandler):
             raise self.too_large(bound - DRAIN)
         self.request.connection.set_max_body_size(bound)  # type: ignore[union-attr]
         self.heard = True
+
+    def who_asks(self) -> Caller:
+        """By what the request carries; a family may know people by something of its own besides."""
+        return self.context.callers.caller_of(self.request)
 
     def bound(self) -> int:
         """Bytes of a body that are read at all; a handler that passes them on may take more."""

@@ -109,6 +109,20 @@ class ClientCallers:
             return None
         return (cookie.value, token) if cookie and token and token.session else None
 
+    def by_session(self, request: HTTPServerRequest, text: str) -> Caller:
+        """Whom a family's own cookie names: nobody, where it is none or over. Raises Denied where a
+        page of another origin sends it, Invalid.
+        """
+        if is_foreign(request):
+            raise Denied("pages of other origins may not use this cookie", field="Origin")
+        try:
+            token = self._accounts.token(text)
+        except Denied:
+            return Caller(owner="", role=Role.NOBODY)
+        if not token.session:
+            return Caller(owner="", role=Role.NOBODY)
+        return _acting(request, Caller(owner=token.owner, role=token.role, token=token.id))
+
     def address_of(self, request: HTTPServerRequest) -> str:
         """Whence somebody asks, in the words of a proxy on this machine where there is one."""
         address = request.remote_ip or ""

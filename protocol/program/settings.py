@@ -3,7 +3,8 @@ flags, later ones winning.
 
 A setting is a field of the program's settings class; its comment there says the unit. In a file it
 stands in the program's table (`[node]`, `[scheduler]`), in the environment as `IMAGEPOOL_` and its
-name in capitals, lists with commas.
+name in capitals, lists with commas. What an API family goes by is a table in that table, a JSON
+object in the environment.
 """
 
 import ipaddress
@@ -174,8 +175,11 @@ def _parsed(name: str, kind: Any, text: str) -> Any:
     if get_origin(kind) is tuple:
         return tuple(part.strip() for part in text.split(",") if part.strip())
     try:
+        if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+            msgspec.json.decode(text, type=kind)
+            return msgspec.json.decode(text)
         return msgspec.convert(text, kind, strict=False)
-    except msgspec.ValidationError as error:
+    except msgspec.DecodeError as error:
         expected = str(error).partition(", got ")[0].removeprefix("Expected ")
         raise Invalid(
             f"{PREFIX}{name.upper()} is {text!r}", field=name, expected=expected

@@ -28,9 +28,10 @@ class Machine:
     """A running QEMU: what its serial console has printed so far."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        assert process.stdin is not None
         assert process.stdout is not None
         self.process = process
-        self._console = process.stdout
+        self._keyboard, self._console = process.stdin, process.stdout
         self.started = time.monotonic()
         self.lines: list[str] = []
         self._seen = 0  # lines that earlier waits have passed
@@ -56,6 +57,15 @@ class Machine:
                 if not self._changed.wait(deadline - time.monotonic()):
                     raise AssertionError(f"no line with {pattern!r} within {timeout} s")
 
+    def type(self, line: str) -> None:
+        """On the serial console, with the return key."""
+        self._keyboard.write(f"{line}\r".encode())
+        self._keyboard.flush()
+
+    def switched_off(self, timeout: float) -> None:
+        """Wait until the machine has switched itself off; `timeout` in seconds."""
+        assert self.process.wait(timeout) == 0
+
     def age(self) -> float:
         """Seconds since the machine was switched on."""
         return time.monotonic() - self.started
@@ -64,6 +74,7 @@ class Machine:
         self.process.kill()
         self.process.wait()
         self._reader.join()
+        self._keyboard.close()
         self._console.close()
 
     def end_of_console(self, lines: int = 40) -> str:
@@ -88,17 +99,31 @@ def boot(
     medium: Literal["cdrom", "disk"] = "cdrom",
     memory: int = 1024,
     processors: int = 2,
+    disk: Path | None = None,
+    cards: int = 0,
+    writable: bool = False,
 ) -> Iterator[Machine]:
-    """A machine with `memory` MiB and no network that boots `iso`."""
+    """A machine with `memory` MiB that boots `iso`. `disk`: another one, that can be written to;
+    `cards`: network cards, all on one hub inside QEMU that leads nowhere. `writable`: so is `iso`.
+    """
     command = ["qemu-system-x86_64", "-accel", f"tcg,thread=multi,tb-size={TRANSLATIONS}"]
-    command += ["-m", str(memory), "-smp", str(processors), "-no-reboot", "-nic", "none"]
+    command += ["-m", str(memory), "-smp", str(processors), "-no-reboot"]
+    for number in range(cards):
+        command += ["-netdev", f"hubport,id=card{number},hubid=0"]
+        command += [
+            "-device",
+            f"virtio-net-pci,netdev=card{number},mac=52:54:00:00:00:{number:02x}",
+        ]
+    command += [] if cards else ["-nic", "none"]
     command += ["-display", "none", "-monitor", "none", "-serial", "stdio"]
     command += ["-bios", OVMF] if firmware == "uefi" else []
     interface = "ide,media=cdrom" if medium == "cdrom" else "virtio"
-    command += ["-drive", f"file={iso},format=raw,readonly=on,if={interface}"]
+    access = "cache=unsafe" if writable else "readonly=on"
+    command += ["-drive", f"file={iso},format=raw,{access},if={interface}"]
+    command += ["-drive", f"file={disk},format=raw,cache=unsafe,if=virtio"] if disk else []
     process = subprocess.Popen(
         ["setpriv", "--pdeathsig", "KILL", "--", *command],  # dies with us, even when we are killed
-        stdin=subprocess.DEVNULL,
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     )

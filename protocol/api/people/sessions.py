@@ -3,12 +3,12 @@
 from protocol.api.access import Permission
 from protocol.api.callers import csrf_token
 from protocol.api.operation import OWNER, Answer, Operation, answered, done
+from protocol.api.password import checked
 from protocol.api.people.base import PeopleHandler
 from protocol.api.route import Route
-from protocol.errors import Denied, Unauthenticated
 from protocol.model.people import LogIn, WhoAmI
 from protocol.ports.service import Caller
-from protocol.trust.accounts import SESSION, User
+from protocol.trust.accounts import SESSION
 
 
 class Self(PeopleHandler):
@@ -30,7 +30,7 @@ class Session(PeopleHandler):
     async def post(self) -> None:
         """Begin: a cookie for whoever gives the right password."""
         given = self.decoded(LogIn)
-        user = await self._checked(given)
+        user = await checked(self.people, self.request, given.name, given.password)
         accounts = self.people.accounts
         text = await accounts.begin_session(user)
         secure = self.request.protocol == "https" or self.limits.public_url.startswith("https:")
@@ -46,21 +46,6 @@ class Session(PeopleHandler):
         token = accounts.token(text).id
         self.caller = Caller(owner=user.name, role=user.role, token=token)  # who did it
         self.reply(WhoAmI(user.name, user.role.value, token=token, csrf=csrf_token(text)))
-
-    async def _checked(self, given: LogIn) -> User:
-        """Raises Unauthenticated, TooOften, Busy. Each try counts as a failure until it is known to
-        be none: many at once are not more than were allowed one after the other.
-        """
-        address = self.people.callers.address_of(self.request)
-        self.people.failures.count(address)
-        try:
-            user = await self.people.accounts.check_password(given.name, given.password)
-        except Denied as error:
-            raise Unauthenticated(
-                error.detail, field="password", expected="that of a user"
-            ) from error
-        self.people.failures.forgive(address)
-        return user
 
     async def delete(self) -> None:
         """End: the cookie proves nothing any more. For who has none it is so already."""
