@@ -8,6 +8,7 @@ that leaves the block carries the end of the console as a note. Emulation only: 
 be opened need not be able to boot a kernel.
 """
 
+import os
 import re
 import subprocess
 import threading
@@ -34,6 +35,7 @@ class Machine:
         self._keyboard, self._console = process.stdin, process.stdout
         self.started = time.monotonic()
         self.lines: list[str] = []
+        self._unfinished = ""  # what was printed of the next line
         self._seen = 0  # lines that earlier waits have passed
         self._ended = False
         self._changed = threading.Condition()
@@ -56,6 +58,16 @@ class Machine:
                     raise AssertionError(f"QEMU ended before a line with {pattern!r}")
                 if not self._changed.wait(deadline - time.monotonic()):
                     raise AssertionError(f"no line with {pattern!r} within {timeout} s")
+
+    def prompts(self, pattern: str, timeout: float) -> None:
+        """Wait until the line that is not finished matches: whoever printed it waits for an answer.
+        `timeout` in seconds.
+        """
+        with self._changed:
+            asked = self._changed.wait_for(
+                lambda: self._ended or re.search(pattern, self._unfinished), timeout
+            )
+        assert asked, f"no prompt {pattern!r} within {timeout} s"
 
     def type(self, line: str) -> None:
         """On the serial console, with the return key."""
@@ -81,14 +93,20 @@ class Machine:
         return "\n".join(["end of the serial console:", *self.lines[-lines:]])
 
     def _read(self) -> None:
-        for raw in self._console:
-            line = ESCAPE_SEQUENCE.sub("", raw.decode(errors="replace")).rstrip()
+        rest = b""
+        while data := os.read(self._console.fileno(), 1 << 16):
+            *whole, rest = (rest + data).split(b"\n")
             with self._changed:
-                self.lines.append(line)
+                self.lines += map(_readable, whole)
+                self._unfinished = _readable(rest)
                 self._changed.notify_all()
         with self._changed:
             self._ended = True
             self._changed.notify_all()
+
+
+def _readable(raw: bytes) -> str:
+    return ESCAPE_SEQUENCE.sub("", raw.decode(errors="replace")).rstrip()
 
 
 @contextmanager
@@ -110,10 +128,8 @@ def boot(
     command += ["-m", str(memory), "-smp", str(processors), "-no-reboot"]
     for number in range(cards):
         command += ["-netdev", f"hubport,id=card{number},hubid=0"]
-        command += [
-            "-device",
-            f"virtio-net-pci,netdev=card{number},mac=52:54:00:00:00:{number:02x}",
-        ]
+        card = f"virtio-net-pci,netdev=card{number},mac=52:54:00:00:00:{number:02x}"
+        command += ["-device", card]
     command += [] if cards else ["-nic", "none"]
     command += ["-display", "none", "-monitor", "none", "-serial", "stdio"]
     command += ["-bios", OVMF] if firmware == "uefi" else []
