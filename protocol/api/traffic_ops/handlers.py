@@ -245,7 +245,8 @@ class _Begun:
 
 
 def _failed(build: Build) -> PoolError:
-    return PoolError(f"unable to generate ISO: build {build.id}: {build.reason}")
+    reason = build.reason or "nothing was written"
+    return PoolError(f"unable to generate ISO: {reason}; see /api/v1/builds/{build.id}/log")
 
 
 _LOG_IN = Permission.STATUS

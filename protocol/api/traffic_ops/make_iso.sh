@@ -37,7 +37,7 @@ settings() { # FOLDER COMMAND...: this build's files go there
 
 if [ -f "$folder/base.iso" ]; then
     mkdir "$work/ks_scripts"
-    set -- xorriso -no_rc -indev "$folder/base.iso" -outdev - -boot_image any replay \
+    set -- xorriso -indev "$folder/base.iso" -outdev - -boot_image any replay \
         -map "$work/ks_scripts" /ks_scripts -commit
     settings "$work/ks_scripts" "$@"
     tool "$@"
