@@ -15,6 +15,7 @@ from msgspec import Struct
 from node import parts as node_parts
 from protocol.api import access
 from protocol.api.route import ID, Route
+from protocol.api.traffic_ops.handlers import VERSION
 from protocol.errors import Denied, Unauthenticated
 from protocol.model.people import NAME
 from protocol.model.recipe import IsoOutput
@@ -28,6 +29,7 @@ COLUMNS = ("nobody", "viewer", "user", "operator", "admin", "node", "scheduler")
 CLIENTS = ("viewer", "user", "operator", "admin")
 ROUTES = {"node": node_parts.ROUTES, "scheduler": scheduler_app.ROUTES}
 PLACES = {
+    VERSION: "VERSION",
     ID: "ID",
     f"({NAME})": "NAME",
     r"([^/]{1,255})": "NAME",
@@ -149,7 +151,7 @@ class Asking(Struct):
 
     async def _asked(self, role: str, method: str, path: str) -> tuple[int, str]:
         path = path.replace("artifacts/NAME", "artifacts/image.iso").replace("NAME", "name.x")
-        path = path.replace("NODE", "none").replace("DIGEST", "0" * 16)
+        path = path.replace("VERSION", "1.3").replace("NODE", "none").replace("DIGEST", "0" * 16)
         creates = method in ("POST", "PUT") and "/builds/0" not in path
         async with self.session.request(
             method,

@@ -13,6 +13,9 @@ import pytest
 
 from protocol import wire
 from protocol.api.image_creator.specification import Specification, to_request
+from protocol.api.traffic_ops.recipe import to_order
+from protocol.api.traffic_ops.settings import OsVersion
+from protocol.api.traffic_ops.wanted import Wanted, read
 from protocol.errors import Invalid
 from protocol.model.checks import check_request, check_secrets
 from protocol.model.recipe import (
@@ -313,54 +316,23 @@ ISOS = """{
 }"""
 
 
-def traffic_ops(given: dict[str, Any], tree: str) -> Order:
-    """`tree`: digest of the tar of the ISO source in `osversionDir`; each build has its own copy of
-    it. The password is a secret, of which a command makes the line that the installer reads.
-    """
-    name = f"{given['hostName']}.{given['domainName']}-{given['osversionDir']}.iso"
-    stream = given.get("stream") == "yes"
-    network = (
-        f'IPADDR="{given["ipAddress"]}"\nNETMASK="{given["ipNetmask"]}"\n'
-        f'GATEWAY="{given["ipGateway"]}"\nDEVICE="{given["interfaceName"]}"\n'
-        f'MTU="{given["interfaceMtu"]}"\nHOSTNAME="{given["hostName"]}.{given["domainName"]}"\n'
-        f'IPV6ADDR="{given["ip6Address"]}"\nDHCP="{given["dhcp"]}"'
-    )
-    unpack = (
-        "#!/bin/sh -e\nmkdir /tmp/tree\ntar -xf /inbox/tree.tar -C /tmp/tree\n"
-        "cp /inbox/ks_scripts/* /tmp/tree/ks_scripts/\n"
-        'echo "rootpw --iscrypted $(openssl passwd -1 -stdin <$IMAGEPOOL_SECRETS/rootPass)"'
-        " >/tmp/tree/ks_scripts/password.cfg\n"
-    )
-    make = '#!/bin/sh -e\nexec mkisofs "$@" -b isolinux/isolinux.bin -R -J -v -T /tmp/tree\n'
-    return Order(
-        Recipe(
-            commands=(
-                Command("copy the tree", text=unpack),
-                Command("make", text=make, arguments=() if stream else ("-o", f"/tmp/{name}")),
-            ),
-            base=ImageBase("tools/mkisofs:1"),
-            inputs=(
-                InputFile("tree.tar", UploadedContent(tree)),
-                InputFile("ks_scripts/network.cfg", TextContent(network)),
-                InputFile("ks_scripts/disk.cfg", TextContent(f'boot_drives="{given["disk"]}"\n')),
-            ),
-            output=StreamOutput(name, pipe=True) if stream else PathsOutput((f"/tmp/{name}",)),
-        ),
-        Guidance(note=f"ISO created [ {given['osversionDir']} ]", keep=7 * 86400.0),
-        secrets={"rootPass": given["rootPass"]},
-    )
+def traffic_ops(**changes: Any) -> Order:
+    """As the family does it, for an OS version in an image."""
+    versions = {"centos72": OsVersion("CentOS 7.2", ImageBase("tools/mkisofs:1"))}
+    wanted = read(json.dumps(json.loads(ISOS) | changes).encode(), versions)
+    assert isinstance(wanted, Wanted), wanted
+    return to_order(wanted, versions["centos72"], ["8.8.8.8"], keep=7 * 86400.0)
 
 
 def test_traffic_ops_isos() -> None:
     """`POST /api/1.3/isos` without a stream: a file under the documented name."""
-    order = holds(traffic_ops(json.loads(ISOS), SHA))
-    assert order.recipe.output == PathsOutput(("/tmp/test.quest-centos72.iso",))
-    assert order.request.secrets == ("rootPass",)
-    assert uploads(order.request) == {SHA}
+    order = holds(traffic_ops())
+    assert order.recipe.output == StreamOutput("test.quest-centos72.iso")
+    assert order.request.secrets == ("password.cfg",)
+    assert "twelve" not in str(order)
 
 
 def test_traffic_ops_isos_as_a_stream() -> None:
-    """With one: the last command's standard output, under the same name, kept nowhere."""
-    order = holds(traffic_ops(json.loads(ISOS) | {"stream": "yes"}, SHA))
+    """With one: under the same name, kept nowhere."""
+    order = holds(traffic_ops(stream="yes"))
     assert order.recipe.output == StreamOutput("test.quest-centos72.iso", pipe=True)
-    assert order.recipe.commands[-1].arguments == ()

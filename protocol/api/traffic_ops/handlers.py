@@ -33,7 +33,8 @@ COOKIE = "mojolicious"
 """Who logged in by this family is known by it."""
 RESOLV_CONF = Path("/etc/resolv.conf")
 
-_VERSION = r"(1\.[1-5]|2\.0|3\.[01]|4\.[01])"
+VERSION = r"(1\.[1-5]|2\.0|3\.[01]|4\.[01])"
+"""Those of Traffic Ops, in a path."""
 _MADE = "Generate ISO was successful."
 _TEXTS: dict[type[PoolError], str] = {
     Unauthenticated: "Unauthorized, please log in.",
@@ -161,7 +162,7 @@ class Isos(Family):
             raise
 
     async def _begun(self, wanted: Wanted) -> Build:
-        servers = self.own.name_servers or files.name_servers(RESOLV_CONF.read_text())
+        servers = self.own.name_servers or _own_name_servers()
         version = self.own.os_versions[wanted.directory]
         order = to_order(wanted, version, servers, keep=self.own.keep)
         return await self.service.submit(self.caller, order.request, secrets=order.secrets)
@@ -244,6 +245,13 @@ class _Begun:
         """Whoever opened the stream closes it."""
 
 
+def _own_name_servers() -> tuple[str, ...]:
+    try:
+        return files.name_servers(RESOLV_CONF.read_text(encoding="utf-8", errors="replace"))
+    except OSError:  # a machine without
+        return ()
+
+
 def _failed(build: Build) -> PoolError:
     reason = build.reason or "nothing was written"
     return PoolError(f"unable to generate ISO: {reason}; see /api/v1/builds/{build.id}/log")
@@ -252,8 +260,8 @@ def _failed(build: Build) -> PoolError:
 _LOG_IN = Permission.STATUS
 
 ROUTES = (
-    Route(f"/api/{_VERSION}/isos", Isos, {"POST": Permission.ISOS}),
-    Route(f"/api/{_VERSION}/osversions", OsVersions, {"GET": Permission.ROSTER}),
-    Route(f"/api/{_VERSION}/user/login", Login, {"POST": _LOG_IN}),
+    Route(f"/api/{VERSION}/isos", Isos, {"POST": Permission.ISOS}),
+    Route(f"/api/{VERSION}/osversions", OsVersions, {"GET": Permission.ROSTER}),
+    Route(f"/api/{VERSION}/user/login", Login, {"POST": _LOG_IN}),
     Route(r"/iso/([^/]{1,255})", Iso, {"GET": Permission.READ, "HEAD": Permission.READ}),
 )
