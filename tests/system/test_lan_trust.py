@@ -23,8 +23,10 @@ from tests.system.processes import Process
 
 pytestmark = pytest.mark.system
 
-OPEN = {"anonymous": "user", "hold": 0.5, "patience": 1}
-"""Settings of a scheduler that everybody on the LAN may give builds to."""
+OPEN = {"anonymous": "user", "unproven": "loopback", "hold": 0.5, "patience": 1}
+"""Settings of a scheduler that everybody on the LAN may give builds to, and nobody else may take
+them from than members.
+"""
 WORD = "Tr0ub4dor-and-3"
 """What nobody on the LAN is to read."""
 
