@@ -15,6 +15,7 @@ from protocol.model.build import Result, State
 from protocol.model.messages import RosterEntry
 from protocol.ports.service import LOCAL
 from protocol.program.identity import load
+from tests import leaks
 from tests.figures import Figures
 from tests.programs import request
 from tests.system.lan import Host, Lan
@@ -44,6 +45,7 @@ def invited(scheduler: Scheduler) -> str:
         )
     )
     assert line.startswith("imagepool node --join ")
+    leaks.used(line.split()[-1], "join token")
     return line.split()[-1]
 
 
