@@ -24,7 +24,6 @@ from protocol.program.joining import Applicant
 from protocol.trust import token
 from protocol.trust.certificates import NODE
 from protocol.trust.membership import Memberships
-from tests.programs import Program
 
 
 class Sent(Struct, frozen=True):
@@ -36,15 +35,15 @@ class Sent(Struct, frozen=True):
 
 
 class Liar:
-    """See the module. `report` is what it says of itself; `takes` whether it accepts builds."""
+    """See the module. `report` is what it says of itself."""
 
-    def __init__(self, me: str, applicant: Applicant, memberships: Memberships) -> None:
+    def __init__(self, me: str, memberships: Memberships) -> None:
         self.id = me
-        self.applicant = applicant
         self.memberships = memberships
         self.sent: list[Sent] = []
         self.served: dict[str, tuple[Artifact, bytes]] = {}  # path of an artifact -> what is there
         self.url = ""
+        self.port = 0
         self.changed = Watch()
         self._said = 0
         self.report = Report(
@@ -134,23 +133,25 @@ class _Everything(web.RequestHandler):
 
 
 @asynccontextmanager
-async def a_liar(folder: Path, scheduler: Program, host: str = "127.0.0.1") -> AsyncIterator[Liar]:
-    """One that joined the scheduler's pool, and serves."""
+async def a_liar(folder: Path, url: str, join: str, host: str = "127.0.0.1") -> AsyncIterator[Liar]:
+    """One that joined the pool of the scheduler at that URL (https) by a token, and serves at any
+    port of this address.
+    """
     data = folder / "liar"
     with identity.open_data(data):
         me = identity.load(data).id
         applicant = Applicant(key_of(data), NODE, "liar")
-        invited = token.read(scheduler.parts.door.invitation().token)
         memberships = Memberships(data, data / KEY)
-        memberships.put(await applicant.join(scheduler.members_url, invited))
-        liar = Liar(me, applicant, memberships)
+        memberships.put(await applicant.join(url, token.read(join)))
+        liar = Liar(me, memberships)
         server = HTTPServer(
             web.Application([("/.*", _Everything, {"liar": liar})], log_function=lambda _: None),
             ssl_options=memberships.server(),
         )
         sockets = bind_sockets(0, host)
         server.add_sockets(sockets)
-        liar.url = f"https://{host}:{sockets[0].getsockname()[1]}"
+        liar.port = sockets[0].getsockname()[1]
+        liar.url = f"https://{host}:{liar.port}"
         try:
             yield liar
         finally:

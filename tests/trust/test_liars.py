@@ -44,6 +44,11 @@ STRANGE = "f" * 32
 """The id of a build that nobody made."""
 
 
+def invited(scheduler: Program) -> str:
+    """A join token."""
+    return str(scheduler.parts.door.invitation().token)
+
+
 class Scene:
     """A scheduler, a true node of a low priority, and the liar."""
 
@@ -85,7 +90,7 @@ async def a_scene(folder: Path, **settings: Any) -> AsyncIterator[Scene]:
     async with (
         a_pool(folder, **settings) as scheduler,
         a_member(folder, scheduler, labels=("true",)) as victim,
-        a_liar(folder, scheduler) as liar,
+        a_liar(folder, scheduler.members_url, invited(scheduler)) as liar,
     ):
         await in_state(scheduler, victim, "ready")
         yield Scene(scheduler, victim, liar)
@@ -159,8 +164,8 @@ class TestAnothersId:
         """The address that is not the other's is on the roster, with whom it claims to be."""
         async with a_scene(tmp_path) as scene:
             scene.liar.says(id=scene.victim.id)
-            port = int(scene.liar.url.rpartition(":")[2])
-            scene.scheduler.parts.discovery.found(a_beacon(scene, scene.victim.id, port))
+            record = a_beacon(scene, scene.victim.id, scene.liar.port)
+            scene.scheduler.parts.discovery.found(record)
             name = scene.victim.parts.node.name
             await scene.caught("unproven", f"it says that it is {name}", url=scene.liar.url)
             await scene.built_by_the_true_one()
