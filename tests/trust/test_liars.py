@@ -3,11 +3,8 @@ the roster says what it was caught at.
 """
 
 import hashlib
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -22,116 +19,26 @@ from protocol.model.build import (
     State,
     new_build,
 )
-from protocol.model.messages import Forwarded, Registration, RosterEntry
+from protocol.model.messages import Forwarded
 from protocol.model.recipe import ArtifactContent, InputFile
 from protocol.model.request import BuildRequest, Forward, Needs
 from protocol.ports.service import LOCAL
-from protocol.program.beacon import Beacon
 from protocol.program.identity import key_of
 from protocol.program.joining import RENEW_PATH
 from protocol.remote.client import HttpService
 from protocol.remote.exchange import ANSWER, Exchange, Secured
 from protocol.trust import certificates
 from protocol.trust.certificates import NODE, SCHEDULER, server_name
-from tests.programs import Program, ended, request, roster_until, until
-from tests.trust.liar import Liar, a_liar, well_ended
-from tests.trust.test_pool import a_member, a_pool, in_state
+from tests.programs import ended, request, until
+from tests.trust.liar import well_ended
+from tests.trust.scene import a_beacon, a_scene, made_by_the_liar, running
+from tests.trust.test_pool import in_state
 from tests.trust.wire import a_wire
 
 pytestmark = pytest.mark.gen_test(timeout=60)
 
 STRANGE = "f" * 32
 """The id of a build that nobody made."""
-
-
-def invited(scheduler: Program) -> str:
-    """A join token."""
-    return str(scheduler.parts.door.invitation().token)
-
-
-class Scene:
-    """A scheduler, a true node of a low priority, and the liar."""
-
-    def __init__(self, scheduler: Program, victim: Program, liar: Liar) -> None:
-        self.scheduler = scheduler
-        self.victim = victim
-        self.liar = liar
-
-    def find(self, url: str = "") -> None:
-        """The scheduler hears where the liar is."""
-        found = Registration(url or self.liar.url)
-        self.scheduler.parts.discovery.register(found, self.liar.id)
-
-    async def caught(self, state: str, words: str, *, url: str = "") -> RosterEntry:
-        """The roster's line for the liar, or for that address, when it says so."""
-
-        def named(entry: RosterEntry) -> bool:
-            it = entry.url == url if url else entry.id == self.liar.id
-            return it and entry.state == state and words in entry.reason
-
-        roster = await roster_until(self.scheduler, lambda roster: any(map(named, roster.nodes)))
-        return next(entry for entry in roster.nodes if named(entry))
-
-    async def built_by_the_true_one(self, *texts: str) -> Build:
-        """A build goes to the true node, and the liar has none of it."""
-        before = len(self.liar.builds_sent())
-        accepted = await self.scheduler.service.submit(LOCAL, request(*(texts or ("print a",))))
-        build = await ended(self.scheduler.service, accepted.id)
-        assert build.result is Result.SUCCEEDED
-        assert build.node is not None
-        assert build.node.id == self.victim.id
-        assert len(self.liar.builds_sent()) == before
-        return build
-
-
-@asynccontextmanager
-async def a_scene(folder: Path, **settings: Any) -> AsyncIterator[Scene]:
-    """With the true node ready, and the liar not yet found."""
-    async with (
-        a_pool(folder, **settings) as scheduler,
-        a_member(folder, scheduler, labels=("true",)) as victim,
-        a_liar(folder, scheduler.members_url, invited(scheduler)) as liar,
-    ):
-        await in_state(scheduler, victim, "ready")
-        yield Scene(scheduler, victim, liar)
-
-
-def a_beacon(scene: Scene, program: str, port: int) -> Beacon:
-    """A record of somebody who says that it is this program, at this port for members."""
-    return Beacon(
-        id=program,
-        boot="1",
-        pool="default",
-        role="node",
-        port=9,
-        addresses=("127.0.0.1",),
-        pool_port=port,
-        pool_id=scene.scheduler.parts.membered.authority.pool if port else "",
-    )
-
-
-async def running(scene: Scene, *texts: str) -> Build:
-    """A build that runs on the true node."""
-    service = scene.scheduler.service
-    accepted = await service.submit(LOCAL, request(*texts))
-    build = await until(service, accepted.id, lambda build: build.state is State.RUNNING)
-    assert build.node is not None
-    assert build.node.id == scene.victim.id
-    return build
-
-
-async def made_by_the_liar(scene: Scene, *artifacts: Artifact) -> Build:
-    """A build that the liar was given, and says that it did."""
-    scene.find()
-    await scene.caught("ready", "")
-    service = scene.scheduler.service
-    accepted = await service.submit(LOCAL, request("print a"))
-    await until(service, accepted.id, lambda build: build.state is State.RUNNING)
-    (given,) = scene.liar.builds_sent()
-    scene.liar.says(builds=(scene.liar.ended(given, *artifacts),))
-    build = await ended(service, accepted.id)
-    scene.liar.says(builds=())
-    return build
 
 
 def like(build: Build) -> Build:
