@@ -27,6 +27,7 @@ from scheduler.core.quarantine import Rule
 from scheduler.core.roster import REMEMBERED, Entry, Standing, Timing, leaders, standing
 from scheduler.plain.attempts import PlainAttempts
 from scheduler.plain.node import PlainNode, plain_id
+from scheduler.pool.claims import Claims
 from scheduler.pool.held_back import HeldBack
 from scheduler.pool.known import Known
 from scheduler.pool.polling import Polling
@@ -66,6 +67,7 @@ class Pool:
         self._closing: set[asyncio.Task[None]] = set()
         self._proof = Proof(settings.unproven, own, self.known)
         self._polling = Polling(caller, settings, self._answered, self._unanswered, self._proof)
+        self.claims = Claims(caller, self._connect, self.changed.touch)
         self._heard = time.monotonic()  # when any node answered last
         self._counted = self._heard  # nobody's silence counts from before this
 
@@ -84,7 +86,8 @@ class Pool:
 
     def entries(self, *, departed: bool = False) -> tuple[Entry, ...]:
         """One entry for each program, and one for each address that never answered."""
-        return leaders(tuple(t.entry for t in self._targets.values() if departed or not t.departed))
+        asked = (t.entry for t in self._targets.values() if departed or not t.departed)
+        return leaders((*asked, *self.claims.entries()))
 
     def standing(self, entry: Entry) -> Standing:
         """The entry's state as of now."""
@@ -158,6 +161,8 @@ class Pool:
             target.urls = tuple(dict.fromkeys((target.entry.url, *urls)))
             if target.entry.failures:
                 self._polling.anew(target)
+            else:
+                self.claims.heard(target.entry, urls, how)
             return
         if target is not None:
             self._close(target)
@@ -191,6 +196,7 @@ class Pool:
         """Forget what left or has not answered for too long; `in_use`: nodes that builds of ours
         are on.
         """
+        self.claims.sweep(self._settings.forget_after)
         now = time.monotonic()
         heard = {t.entry.report.id for t in self._targets.values() if t.entry.report is not None}
         for target in tuple(self._targets.values()):
@@ -230,6 +236,7 @@ class Pool:
         while self._targets:
             self._close(self._targets.popitem()[1])
         await asyncio.gather(*self._closing)
+        await self.claims.close()
         await self.guard.close()
         await self.known.close()
         await self.plain.close()
