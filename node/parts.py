@@ -90,7 +90,7 @@ class Node:
         self._transfers: transfers.Transfers | None = None  # from when its listener is there
         self.engine: Engine = ENGINES[settings.engine](folder)
         self.node = NodeReference(me.id, settings.name or platform.node())
-        self.outlet = Outlet(self.engine, settings, me.id)
+        self.outlet = Outlet(self.engine, settings, me.id, member=self.belonging.listens)
         self.state = NodeState(
             *(me, self.node, settings, self.engine, self.outlet), folder, time.time
         )
