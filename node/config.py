@@ -32,6 +32,7 @@ class NodeSettings(ProgramSettings, frozen=True):
     priority: Annotated[int, Meta(ge=-(1 << 31), lt=1 << 31)] = 0  # higher is favoured
     labels: tuple[Label, ...] = ()  # what builds may ask for
     schedulers: tuple[str, ...] = ()  # URLs of schedulers to register with, beyond those on the LAN
+    scheduler_networks: tuple[str, ...] = ("private",)  # words and networks: where others may be
     join: str = ""  # token of the pool to join (imagepool invite); of no use once it is joined
     register_every: Annotated[float, Meta(gt=0)] = 10.0  # seconds between registrations
     waiting_limit: Annotated[int, Meta(ge=0)] = 16  # direct builds that may wait for a slot

@@ -280,6 +280,7 @@ class Node:
         await self.notices.close()
         await self.ledger.close()
         await self.people.close()
+        await self.belonging.close()
         if self.state.engine_answers:
             await asyncio.to_thread(self.outlet.let_go)
         self.engine.close()
