@@ -120,7 +120,7 @@ class Node:
         # The loop's own threads are few, and for what is short: were they all to wait for the ends
         # of builds, none could be cancelled, begun or downloaded.
         self._long = ThreadPoolExecutor(self.settings.slots + _SPARE, "engine")
-        artifacts = ArtifactStore(folder / "artifacts")
+        artifacts = self._artifacts = ArtifactStore(folder / "artifacts")
         return Place(
             node=self.node,
             settings=self.settings,
@@ -213,20 +213,19 @@ class Node:
         return Listener(self.settings, address, self.belonging.memberships.server())
 
     def transfer_listener(self) -> Listener | None:
-        """Where it gives artifacts without TLS, by tickets; None where it does not. Raises
-        Invalid.
-        """
+        """Where it gives artifacts without TLS; None where it does not. Raises Invalid."""
         if not self.belonging.listens or self.settings.transfers != "plain":
             return None
         address = transfer_address(self.settings, self.settings.transfer_listen)
         listener = Listener(self.settings, address, field="transfer_listen")
         tickets = Tickets(self.settings.ticket_life, time.monotonic)
-        self._transfers = transfers.Transfers(tickets, listener.port)
+        self._transfers = transfers.Transfers(tickets, self._artifacts.marks, listener.port)
         return listener
 
     def transfer_web(self) -> web.Application:
         """The HTTP application there."""
-        extras = {"transfers": self._transfers, "people": self.people}
+        extras: dict[str, Any] = {"transfers": self._transfers, "people": self.people}
+        extras["http"] = self.metrics.answered
         service = OwnedService(self.service)
         context = Context(service, self.settings, transfers.Anybody(), extras)
         return application(context, transfers.ROUTES)

@@ -3,6 +3,8 @@ the pool, which has TLS, a ticket is given; on one of its own, which serves noth
 artifact is, to whoever shows that ticket. `docs/adr/0015-transfers.md` says what holds then.
 """
 
+import asyncio
+from collections.abc import Callable
 from typing import ClassVar
 
 from msgspec import Struct
@@ -29,6 +31,7 @@ class Transfers(Struct, frozen=True):
     """
 
     tickets: Tickets
+    marks: Callable[[str, str], bytes]  # of a build's artifact; raises NotFound. Blocks
     port: int  # of the listener without TLS
 
 
@@ -55,9 +58,10 @@ class GiveTicket(Handler):
         artifact = artifact_named(artifacts, asked.name)
         if artifact.growing or not artifact.kept:
             raise Conflict("it has no digest to compare with", field="name", expected="a file")
+        marks = await asyncio.to_thread(transfers.marks, asked.build, artifact.name)
         where = self.request.remote_ip or ""
         grant = Grant(self.caller, where, asked.build, artifact.name)
-        self.reply(Ticket(transfers.tickets.give(grant), transfers.port, artifact))
+        self.reply(Ticket(transfers.tickets.give(grant), transfers.port, artifact, marks))
 
 
 class Transfer(Handler):

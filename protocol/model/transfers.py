@@ -21,7 +21,8 @@ class Ticket(Struct, frozen=True):
 
     text: str
     port: Annotated[int, Meta(ge=1, le=65535)]  # where it is to be shown, on the same machine
-    artifact: Artifact  # what it is for, to compare with what comes
+    artifact: Artifact  # what it is for
+    marks: bytes  # what to compare with what comes; see `protocol/transfer/check.py`
 
     def __repr__(self) -> str:
         return f"Ticket(..., {self.port}, {self.artifact})"

@@ -40,9 +40,8 @@ class Ticketed:
         self._not_before = 0.0
 
     async def open(self, build: str, name: str) -> OpenArtifact | None:
-        """The whole artifact; its stream raises Unavailable in place of the last piece of another
-        one. None where it is to be had by TLS only. Raises Unavailable where the program does not
-        answer.
+        """The whole artifact; its stream raises Unavailable in place of the first wrong block. None
+        where it is to be had by TLS only. Raises Unavailable where the program does not answer.
         """
         if time.monotonic() < self._not_before:
             return None
@@ -61,6 +60,7 @@ class Ticketed:
 
     async def _redeemed(self, ticket: Ticket) -> OpenArtifact:
         artifact, port = ticket.artifact, ticket.port
+        check = Check(artifact.sha256, artifact.size, ticket.marks, self._changed)
         if port not in self._plain:
             url = f"http://{self._host}:{port}"
             self._plain[port] = Exchange(url, {}, self._patience, guard=self._guard)
@@ -69,7 +69,6 @@ class Ticketed:
         if response.status != 200 or response.content_length != artifact.size:
             response.close()
             raise Unavailable(f"what comes at port {port} is no artifact of {artifact.size} bytes")
-        check = Check(artifact.sha256, artifact.size, self._changed)
         stream = CheckedStream(ResponseStream(response, artifact.size), check)
         return OpenArtifact(artifact, 0, artifact.size, stream)
 

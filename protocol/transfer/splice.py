@@ -29,7 +29,7 @@ AVAILABLE = all(hasattr(os, name) for name in ("splice", "sendfile", "eventfd"))
 SMALLEST = 256 << 10
 """Bytes of a body below which it is not worth the trouble."""
 _PIPE = 1 << 20  # bytes that may be between source and sink
-_ROOM = 256 << 10  # bytes that are looked at in one go: they stay in the processor's cache
+_LOOK = 256 << 10  # bytes that are looked at in one go: they stay in the processor's cache
 _BATCH = 64 << 10  # bytes that a source has to have before it is worth waking up for
 
 Moved = asyncio.Future[None]
@@ -43,7 +43,7 @@ class Source(Struct, frozen=True):
     descriptor: int  # where the rest comes from, a duplicate; -1 where there is no rest
     offset: int | None  # where in a file; None: the descriptor is a socket
     length: int  # bytes of the rest
-    check: Check | None = None  # has seen `ahead`, and has to see the rest, which is a socket's
+    check: Check | None = None  # has seen what is here, and has to see the rest, a socket's
 
     def close(self) -> None:
         """Let go of the descriptor."""
@@ -154,8 +154,10 @@ class _FromSocket(_Transfer):
         """See _Transfer."""
         return self._drain() if self._piped else self._fill()
 
-    def _pull(self, most: int) -> int:
-        """Take bytes from the source; 0 where it has ended. Raises OSError."""
+    def _pull(self, most: int) -> tuple[int, int]:
+        """Take bytes from the source: how many, 0 where it has ended, and how many can be given to
+        the sink then. Raises OSError; Unavailable for wrong ones.
+        """
         raise NotImplementedError
 
     def _push(self) -> int:
@@ -164,7 +166,7 @@ class _FromSocket(_Transfer):
 
     def _fill(self) -> tuple[int, int] | None:
         try:
-            moved = self._pull(self._left)
+            moved, self._piped = self._pull(self._left)
         except BlockingIOError:
             self._wake_at(min(self._left, _BATCH))
             return self._source, select.EPOLLIN
@@ -172,7 +174,6 @@ class _FromSocket(_Transfer):
             raise self._broke_off(error) from error
         if not moved:
             raise self._broke_off("it was closed")
-        self._piped = moved
         self._left -= moved
         return None
 
@@ -200,34 +201,34 @@ class _Spliced(_FromSocket):
         with contextlib.suppress(OSError):  # over the user's share of pipes: a small one serves too
             fcntl.fcntl(self._in, fcntl.F_SETPIPE_SZ, _PIPE)
 
-    def _pull(self, most: int) -> int:
-        return os.splice(self._source, self._in, min(most, _PIPE), flags=_FLAGS)
+    def _pull(self, most: int) -> tuple[int, int]:
+        moved = os.splice(self._source, self._in, min(most, _PIPE), flags=_FLAGS)
+        return moved, moved
 
     def _push(self) -> int:
         return os.splice(self._out, self._sink, self._piped, flags=_FLAGS)
 
 
 class _Checked(_FromSocket):
-    """By way of a buffer, where it is looked at. `tee` into a second pipe would spare one copy of
-    two; the digest costs more than both.
+    """By way of a block that is looked at. `tee` into a second pipe would spare one copy of two;
+    the digest costs more than both, and nothing could be held back.
     """
 
     def __init__(self, source: Source, *more: Any) -> None:
         super().__init__(source, *more)
         assert source.check is not None
         self._check = source.check
-        self._room = memoryview(bytearray(_ROOM))
-        self._held = self._room[:0]
+        self._right = memoryview(b"")
 
-    def _pull(self, most: int) -> int:
-        self._held = self._room[: os.readv(self._source, [self._room[:most]])]
-        if self._held:
-            self._check.take(self._held)
-        return len(self._held)
+    def _pull(self, most: int) -> tuple[int, int]:
+        moved = os.readv(self._source, [self._check.room()[: min(most, _LOOK)]])
+        if moved:
+            self._right = self._check.filled(moved)
+        return moved, len(self._right)
 
     def _push(self) -> int:
-        given = os.write(self._sink, self._held)
-        self._held = self._held[given:]
+        given = os.write(self._sink, self._right)
+        self._right = self._right[given:]
         return given
 
 

@@ -73,8 +73,8 @@ class FileStream:
 
 
 class CheckedStream:
-    """The whole of what has a digest, from where it might have been changed on its way: Unavailable
-    in place of its last piece where it was.
+    """The whole of what has marks, from where it might have been changed on its way: Unavailable in
+    place of the first block that was.
     """
 
     def __init__(self, stream: ByteStream, check: Check) -> None:
@@ -83,20 +83,20 @@ class CheckedStream:
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         async for piece in self._stream:
-            self._check.take(piece)
-            yield piece
+            if right := self._check.take(piece):
+                yield right
 
     def direct(self) -> Source | None:
-        """What is here of it, which was looked at, and the rest, which will be."""
+        """What is here of it, as far as it is right, and the rest, which will be looked at."""
         source = self._stream.direct() if isinstance(self._stream, DirectStream) else None
         if source is None:
             return None
         try:
-            self._check.take(source.ahead)
+            ahead = self._check.take(source.ahead)
         except Unavailable:
             source.close()
             raise
-        return replace(source, check=self._check)
+        return replace(source, ahead=ahead, check=self._check)
 
     async def close(self) -> None:
         """Let go of the source."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import itertools
 import random
 from collections.abc import AsyncIterator
 
@@ -9,7 +10,7 @@ import pytest
 
 from protocol.errors import Busy, Denied, Unavailable
 from protocol.ports.service import Caller, Role
-from protocol.transfer.check import Check
+from protocol.transfer.check import BLOCK, Check, Marks
 from protocol.transfer.streams import CheckedStream
 from protocol.trust import tickets
 from protocol.trust.tickets import Grant, Tickets
@@ -98,14 +99,25 @@ def test_tickets_that_are_not_used_are_not_many(
         store.give(GRANT)
 
 
-BODY = random.Random(5).randbytes(10_000)
+BODY = random.Random(5).randbytes(5 * BLOCK // 2)
+CUTS = ((1,), (BLOCK,), (BLOCK - 1, BLOCK + 1), (5, 2 * BLOCK + 5), (len(BODY) - 1,))
+"""Where a body is cut into pieces."""
+
+
+def marks_of(body: bytes) -> Marks:
+    """Made while it is read in pieces of another size."""
+    marks = Marks()
+    for start in range(0, len(body), 300_000):
+        marks.take(body[start : start + 300_000])
+    return marks
 
 
 class Pieces:
     """A stream of given pieces."""
 
-    def __init__(self, *pieces: bytes) -> None:
-        self._pieces = pieces
+    def __init__(self, body: bytes, cuts: tuple[int, ...]) -> None:
+        places = (0, *cuts, len(body))
+        self._pieces = [body[a:b] for a, b in itertools.pairwise(places)]
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         for piece in self._pieces:
@@ -115,15 +127,14 @@ class Pieces:
         """Nothing to let go of."""
 
 
-async def passed(body: bytes, cut: int) -> tuple[bytes, int]:
-    """What passes of a body in two pieces, where BODY is to come; how often somebody was told that
-    it is another one.
-    """
+async def passed(body: bytes, cuts: tuple[int, ...]) -> tuple[bytes, int]:
+    """What passes of a body where BODY is to come; how often somebody was told of a wrong one."""
     told: list[None] = []
-    check = Check(hashlib.sha256(BODY).hexdigest(), len(BODY), lambda: told.append(None))
+    marks = marks_of(BODY)
+    check = Check(marks.sha256, marks.size, marks.whole, lambda: told.append(None))
     got = bytearray()
     with contextlib.suppress(Unavailable):
-        async for piece in CheckedStream(Pieces(body[:cut], body[cut:]), check):
+        async for piece in CheckedStream(Pieces(body, cuts), check):
             got += piece
     return bytes(got), len(told)
 
@@ -131,20 +142,43 @@ async def passed(body: bytes, cut: int) -> tuple[bytes, int]:
 @pytest.mark.gen_test
 async def test_what_is_right_passes() -> None:
     """In whichever pieces."""
-    for cut in (1, 5000, 9999):
-        assert await passed(BODY, cut) == (BODY, 0)
+    for cuts in CUTS:
+        assert await passed(BODY, cuts) == (BODY, 0)
 
 
-@pytest.mark.parametrize("at", [0, 4999, 5000, 9999])
+@pytest.mark.parametrize("at", [0, BLOCK - 1, BLOCK, len(BODY) - 1])
 @pytest.mark.gen_test
-async def test_of_what_is_wrong_the_end_does_not_pass(at: int) -> None:
-    """Wherever one bit is another."""
+async def test_what_is_wrong_does_not_pass(at: int) -> None:
+    """Wherever one bit is another: no byte of its block, and none behind it."""
     wrong = bytearray(BODY)
     wrong[at] ^= 1
-    assert await passed(bytes(wrong), 5000) == (wrong[:5000], 1)
+    for cuts in CUTS:
+        body, told = await passed(bytes(wrong), cuts)
+        assert told == 1
+        assert BODY.startswith(body)
+        assert len(body) <= at // BLOCK * BLOCK
+    blocks = (BLOCK, 2 * BLOCK)
+    assert await passed(bytes(wrong), blocks) == (BODY[: at // BLOCK * BLOCK], 1)
 
 
 @pytest.mark.gen_test
 async def test_more_than_there_is_to_be_does_not_pass() -> None:
-    """Though it begins as it should."""
-    assert await passed(BODY + b"x", 5000) == (BODY[:5000], 1)
+    """Nor is it an end."""
+    body, told = await passed(BODY + b"x", (len(BODY),))
+    assert (body, told) == (BODY, 0)
+
+
+def test_marks_are_those_of_the_digest() -> None:
+    """Others are not taken: who says them says them of something else."""
+    marks = marks_of(BODY)
+    assert marks.sha256 == hashlib.sha256(BODY).hexdigest()
+    assert (marks_of(b"").whole, len(marks_of(BODY[:BLOCK]).whole)) == (b"", 32)
+    Check(marks_of(b"").sha256, 0, b"", lambda: None)
+    for size, given in (
+        (marks.size, marks.whole[:-1]),
+        (marks.size, marks.whole[32:]),
+        (marks.size + BLOCK, marks.whole),
+        (marks.size, marks.whole[:-32] + bytes(32)),
+    ):
+        with pytest.raises(Unavailable):
+            Check(marks.sha256, size, given, lambda: None)
