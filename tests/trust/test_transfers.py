@@ -222,12 +222,21 @@ class TestTickets:
             await refused(pool.plain_url + transfers.TRANSFER_PATH, text)
 
     async def test_a_ticket_from_elsewhere(self, tmp_path: Path) -> None:
-        """Who listened and shows it from another address gets nothing, nor does anybody after."""
+        """Who listened and shows it from another address gets nothing, nor does anybody after; an
+        admin finds him in the node's audit log.
+        """
         async with made(tmp_path) as pool:
             url = pool.plain_url + transfers.TRANSFER_PATH
             text = (await ticket_for(pool)).text
             await refused(url, text, source="127.0.0.2")
             await refused(url, text)
+            audit = pool.node.parts.people.audit
+            await audit.written()
+            deeds = [deed for _, deed in await audit.deeds(1 << 62, 10)]
+            assert [(deed.address, deed.status) for deed in deeds if "transfer" in deed.what] == [
+                ("127.0.0.1", 403),
+                ("127.0.0.2", 403),
+            ]
 
     async def test_one_that_was_never_given(self, tmp_path: Path) -> None:
         """Guessed, or nothing at all."""
