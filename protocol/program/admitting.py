@@ -76,5 +76,15 @@ def pool_address(settings: ProgramSettings, *, member: bool = False) -> str:
     return f"[{host}]:{_beside(port)}" if ":" in host else f"{host}:{_beside(port)}"
 
 
+def transfer_address(settings: ProgramSettings, listen: str) -> str:
+    """Where artifacts are given without TLS, to members of the pool; `listen`: the setting. Raises
+    Invalid.
+    """
+    if listen:
+        return listen
+    host, port = host_and_port(pool_address(settings, member=True), "pool_listen")
+    return f"[{host}]:{_beside(port)}" if ":" in host else f"{host}:{_beside(port)}"
+
+
 def _beside(port: int) -> int:
     return min(port + 1, 65535) if port else 0

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from protocol.errors import Busy, Denied, PoolError
 from protocol.model.messages import Admittance, Joining, Renewal
 from protocol.remote.exchange import ANSWER, Exchange, Secured
+from protocol.remote.guard import Guard
 from protocol.trust import certificates
 from protocol.trust.certificates import SCHEDULER
 from protocol.trust.membership import Membership, Memberships, believing, issued, unproven
@@ -33,7 +34,15 @@ _NO_NAME = "authority.invalid"
 class Applicant:
     """A program that asks to be of a pool, under its key."""
 
-    def __init__(self, key: Ed25519PrivateKey, role: str, name: str) -> None:
+    def __init__(
+        self,
+        key: Ed25519PrivateKey,
+        role: str,
+        name: str,
+        guard: Callable[[str], Guard | None] = lambda url: None,
+    ) -> None:
+        """`guard`: which addresses may be called for a URL; None: wherever it leads."""
+        self._guard = guard
         self.id = certificates.fingerprint(key.public_key())
         self._key = key
         self._role = role
@@ -43,7 +52,7 @@ class Applicant:
         """What the scheduler of the pool gives us that listens at this URL (https). Raises Denied
         (it is not of the token's pool, or does not want us), Busy (not yet), Unavailable, Invalid.
         """
-        authority = await _authority(url, token)
+        authority = await _authority(url, token, self._guard(url))
         pool = certificates.pool_of(authority)
         context = believing(authority)
         name = certificates.server_name(SCHEDULER, pool)
@@ -59,7 +68,7 @@ class Applicant:
     async def _asked(
         self, url: str, secured: Secured, path: str, asked: Joining | Renewal
     ) -> Membership:
-        exchange = Exchange(url, {}, ANSWER, secured)
+        exchange = Exchange(url, {}, ANSWER, secured, self._guard(url))
         try:
             given = await exchange.post(path, asked, Admittance)
         finally:
@@ -68,10 +77,10 @@ class Applicant:
         return issued(authorities, certificates.read(given.certificate), self.id, self._role)
 
 
-async def _authority(url: str, token: JoinToken) -> x509.Certificate:
+async def _authority(url: str, token: JoinToken, guard: Guard | None) -> x509.Certificate:
     """The authority that the token names, from whoever answers. Raises Denied, Unavailable."""
     context = unproven()
-    exchange = Exchange(url, {}, ANSWER, Secured(lambda: context, _NO_NAME))
+    exchange = Exchange(url, {}, ANSWER, Secured(lambda: context, _NO_NAME), guard)
     try:
         shown = await exchange.get(AUTHORITY_PATH, tuple[bytes, ...], {})
     finally:

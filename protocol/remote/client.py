@@ -39,6 +39,7 @@ from protocol.remote.exchange import ANSWER, Exchange, Secured, number
 from protocol.remote.guard import Guard
 from protocol.remote.people import RemotePeople
 from protocol.remote.response import ResponseStream
+from protocol.remote.ticketed import Ticketed
 
 
 class HttpService:
@@ -46,7 +47,8 @@ class HttpService:
 
     `caller`: who calls (an id of program and store, or an owner); `patience`: the seconds that an
     answer may take beyond what it may be held; `token`: what proves who calls; `guard`: which
-    addresses may be called.
+    addresses may be called; `ticketed`: artifacts come without TLS where the other side gives
+    tickets for them.
     """
 
     def __init__(
@@ -58,16 +60,20 @@ class HttpService:
         secured: Secured | None = None,
         token: str = "",
         guard: Guard | None = None,
+        ticketed: bool = False,
     ) -> None:
         self.url = url.rstrip("/")
         said = callers.headers(caller) if caller else {}
         if token:
             said["Authorization"] = f"Bearer {token}"
         self._http = Exchange(self.url, said, patience, secured, guard)
+        self._ticketed = Ticketed(self._http, self.url, patience, guard) if ticketed else None
         self.people = RemotePeople(self._http)
 
     async def close(self) -> None:
         """Close the connections."""
+        if self._ticketed is not None:
+            await self._ticketed.close()
         await self._http.close()
 
     async def submit(
@@ -157,7 +163,13 @@ class HttpService:
     async def open_artifact(
         self, caller: Caller, build_id: str, name: str, part: ByteRange | None = None
     ) -> OpenArtifact:
-        """See BuildService."""
+        """See BuildService. Only of a whole it can be seen by its digest whether it was changed:
+        parts come by TLS.
+        """
+        if self._ticketed is not None and part is None:
+            opened = await self._ticketed.open(build_id, name)
+            if opened is not None:
+                return opened
         headers = {} if part is None else {"Range": _range_header(part)}
         path = f"{_build(build_id)}/artifacts/{quote(name, safe='')}"
         response = await self._http.open(path, {}, headers)

@@ -287,12 +287,14 @@ class Pool:
         self.changed.touch()
 
     def _connect(self, url: str, program: str) -> HttpService:
+        secured = self._proof.secured(url, program)
         return HttpService(
             url,
             caller=self._caller,
             patience=self._settings.patience,
-            secured=self._proof.secured(url, program),
+            secured=secured,
             guard=None if url in self._named else self.guard,
+            ticketed=secured is not None and self._settings.transfers == "plain",
         )
 
     def _connect_plain(self, url: str, program: str) -> PlainNode:
