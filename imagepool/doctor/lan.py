@@ -25,6 +25,7 @@ from protocol.program.settings import ProgramSettings, is_loopback
 from protocol.trust.certificates import fingerprint
 from scheduler.pool.proof import node_reach
 
+_TOLD = 32  # programs that are listed: anybody on a LAN can advertise any number
 _GROUP, _PORT = "224.0.0.251", 5353  # RFC 6762
 _MULTICAST = 0x1000  # IFF_MULTICAST
 _LABELS = SERVICE_TYPE.rstrip(".").encode().split(b".")
@@ -94,7 +95,7 @@ async def neighbours(subject: Subject) -> tuple[Finding, ...]:
         return (fail(name, words, "let that share the port (avahi: disallow-other-stacks=no)"),)
     me = _me(subject)
     beacons = [beacon for beacon in heard.beacons if beacon.id != me]
-    told = tuple(finding for beacon in beacons if (finding := verdict(subject, beacon)))
+    told = tuple(finding for beacon in beacons if (finding := verdict(subject, beacon)))[:_TOLD]
     wanted = [beacon for beacon in beacons if _is_wanted(subject, beacon)]
     return (*silent, *_summary(subject, beacons, bool(wanted), me in _ids(heard)), *told)
 

@@ -83,7 +83,7 @@ def _ports(subject: Subject) -> tuple[Finding, ...]:
 
 
 def _port(field: str, listen: str, running: Process | None) -> Finding:
-    name, flag = f"port of {field}", f"--{field.replace('_', '-')}"
+    name, flag = field, f"--{field.replace('_', '-')}"
     try:
         host, port = host_and_port(listen, field)
         _try_out(host, port)

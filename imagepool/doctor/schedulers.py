@@ -6,9 +6,10 @@ from functools import partial
 
 from cryptography import x509
 from msgspec import Struct
+from msgspec.structs import replace
 
 from imagepool.cli.words import age
-from imagepool.doctor.finding import Finding, Subject, fail, ok, warn
+from imagepool.doctor.finding import Finding, Status, Subject, fail, ok, warn
 from protocol import VERSION
 from protocol.errors import Busy, Denied, Invalid, PoolError, Unavailable, Unreachable
 from protocol.model.messages import API_VERSION, Report
@@ -24,7 +25,7 @@ from protocol.trust.certificates import SCHEDULER, SKEW, server_name
 from protocol.trust.membership import Memberships, believing
 from protocol.trust.token import JoinToken
 
-_MOST = 8  # URLs that are tried
+_MOST = 16  # URLs that are tried
 _CONNECT = 2.0  # seconds
 _CLOCKS_DIFFER = 60.0  # seconds; a date is told in whole ones, and answers take a while
 _NEW_TOKEN = "paste what `imagepool invite` prints there now"
@@ -38,6 +39,11 @@ class Met(Struct, frozen=True):
     seen: Shown | None = None
     report: Report | None = None
 
+    @property
+    def is_good(self) -> bool:
+        """Whether nothing is wrong there."""
+        return all(finding.status is Status.OK for finding in self.findings)
+
 
 async def schedulers(subject: Subject) -> tuple[Finding, ...]:
     """Of a node: at the URLs that are named, else wherever mDNS heard one."""
@@ -50,6 +56,8 @@ async def schedulers(subject: Subject) -> tuple[Finding, ...]:
     if not places:
         return _nowhere(subject)
     met = await asyncio.gather(*(_meet(subject, url) for url in places[:_MOST]))
+    if not (subject.url or subject.settings.schedulers):
+        met = _of_strangers(met)
     return (
         *(finding for one in met for finding in one.findings),
         *_clock(subject, [one for one in met if one.seen or one.report]),
@@ -69,6 +77,20 @@ async def _places(subject: Subject) -> tuple[str, ...]:
             for url in urls(beacon, member=bool(beacon.pool_port and subject.wants_pool))
         )
     return tuple(dict.fromkeys(read_url(url, "url").origin for url in named))
+
+
+def _of_strangers(met: list[Met]) -> list[Met]:
+    """Of what mDNS found, anybody's: where one is good, the others are in nobody's way, and their
+    clocks are their own.
+    """
+    if not any(one.is_good for one in met):
+        return met
+    return [one if one.is_good else Met(one.url, tuple(map(_beside, one.findings))) for one in met]
+
+
+def _beside(finding: Finding) -> Finding:
+    failed = finding.status is Status.FAIL
+    return replace(finding, status=Status.WARN) if failed else finding
 
 
 def _nowhere(subject: Subject) -> tuple[Finding, ...]:
@@ -125,10 +147,12 @@ async def _meet_anybody(subject: Subject, url: str) -> Met:
         remedy = "the URL of a scheduler: its port for clients is 8080, for members 8081"
         return Met(url, (fail("scheduler", f"{words}; that is no scheduler", remedy),))
     if subject.wants_pool:
-        remedy = "--url https://ADDRESS:8081, where it serves members, tells more"
-        return Met(
-            url, (warn("scheduler", f"{words}; it proves nothing there", remedy),), None, report
-        )
+        mend = "https://ADDRESS:8081, where it serves members"
+        words += "; nobody proves anything there, and nobody joins there"
+        in_vain = warn("scheduler", words, f"--url {mend}, tells more")
+        if any(named.startswith(url) for named in subject.settings.schedulers):
+            in_vain = fail("scheduler", words, f"--scheduler {mend}")
+        return Met(url, (in_vain,), None, report)
     return Met(url, (ok("scheduler", words),), None, report)
 
 

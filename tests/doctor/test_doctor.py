@@ -40,7 +40,7 @@ async def test_something_is_in_the_way(tmp_path: Path) -> None:
     }
     assert [one["check"] for one in ran.json["checks"]] == [
         *("configuration", "data folder", "key", "join token", "certificate", "who may call"),
-        *("engine", "base image", "build network", "port of listen", "port of pool_listen"),
+        *("engine", "base image", "build network", "listen", "pool_listen"),
         *("addresses", "mDNS", "scheduler"),
     ]
     states = {one["check"]: one["status"] for one in ran.json["checks"]}

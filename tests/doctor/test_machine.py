@@ -82,10 +82,10 @@ def listening() -> socket.socket:
 async def test_ports_that_are_free(tmp_path: Path) -> None:
     """And those that members use, where there are members."""
     findings = await machine.ports(a_subject(tmp_path))
-    assert "any port" in is_ok(findings, "port of listen")
-    assert [finding.check for finding in findings] == ["port of listen"]
+    assert "any port" in is_ok(findings, "listen")
+    assert [finding.check for finding in findings] == ["listen"]
     findings = await machine.ports(a_subject(tmp_path, join="x"))
-    assert [finding.check for finding in findings] == ["port of listen", "port of pool_listen"]
+    assert [finding.check for finding in findings] == ["listen", "pool_listen"]
 
 
 async def test_a_port_that_another_has(tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ async def test_a_port_that_another_has(tmp_path: Path) -> None:
         settings = {"listen": taken, "pool_listen": taken, "join": "x"}
         findings = await machine.ports(a_subject(tmp_path, **settings))
     for field in ("listen", "pool_listen"):
-        found, remedy = fails(findings, f"port of {field}")
+        found, remedy = fails(findings, field)
         assert found.startswith(f"{taken} is taken by ")
         assert f"(process {os.getpid()})" in found
         assert f"--{field.replace('_', '-')} HOST:PORT" in remedy
@@ -105,7 +105,7 @@ async def test_a_port_that_is_our_own(tmp_path: Path) -> None:
     """The program that has the port has locked the data folder."""
     with listening() as other, identity.open_data(tmp_path):
         own = f"127.0.0.1:{other.getsockname()[1]}"
-        found = is_ok(await machine.ports(a_subject(tmp_path, listen=own)), "port of listen")
+        found = is_ok(await machine.ports(a_subject(tmp_path, listen=own)), "listen")
     assert f"{own} is this program's own" in found
 
 
@@ -114,7 +114,7 @@ async def test_a_port_of_another_user(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(machine, "holders", lambda protocol, port: ())
     with listening() as other:
         taken = f"127.0.0.1:{other.getsockname()[1]}"
-        found, _ = fails(await machine.ports(a_subject(tmp_path, listen=taken)), "port of listen")
+        found, _ = fails(await machine.ports(a_subject(tmp_path, listen=taken)), "listen")
         assert "root sees which" in found
 
 
@@ -130,7 +130,7 @@ async def test_an_address_that_is_not_here(
 ) -> None:
     """What would be one is said."""
     subject = a_subject(tmp_path, pool_listen=listen, join="x")
-    found, remedy = fails(await machine.ports(subject), "port of pool_listen")
+    found, remedy = fails(await machine.ports(subject), "pool_listen")
     assert words in found
     assert mends in remedy
 
@@ -143,7 +143,7 @@ async def test_a_port_for_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(machine, "_try_out", refuse)
     subject = a_subject(tmp_path, listen="127.0.0.1:80")
-    found, remedy = fails(await machine.ports(subject), "port of listen")
+    found, remedy = fails(await machine.ports(subject), "listen")
     assert "Permission denied" in found
     assert "1024" in remedy
 

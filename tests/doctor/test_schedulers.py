@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from imagepool.doctor import schedulers as module
-from imagepool.doctor.finding import Finding
+from imagepool.doctor.finding import Finding, Status
+from imagepool.doctor.lan import Heard, Lan
 from imagepool.doctor.schedulers import schedulers
 from protocol.program import identity
+from protocol.program.beacon import Beacon
 from protocol.program.identity import key_of
 from protocol.program.joining import Applicant
 from protocol.trust import token
@@ -183,7 +186,7 @@ async def test_wrong_urls(tmp_path: Path) -> None:
         cases = (
             (scheduler.url.replace("http:", "https:"), fails, "speaks no TLS", "8081"),
             (scheduler.members_url.replace("https:", "http:"), fails, "", "https://"),
-            (scheduler.url, warns, "it proves nothing there", "https://ADDRESS:8081"),
+            (scheduler.url, warns, "nobody joins there", "--url https://ADDRESS:8081"),
             (node.url, fails, "that is no scheduler", "8080"),
             ("https://user:hush@127.0.0.1:1", fails, "", "without user"),
         )
@@ -193,8 +196,47 @@ async def test_wrong_urls(tmp_path: Path) -> None:
             assert words in found
             assert mends in remedy, remedy
             assert "hush" not in found + remedy
+        findings = await look(tmp_path, scheduler, text, schedulers=(f"{scheduler.url}/",))
+        assert "--scheduler https://ADDRESS:8081" in fails(findings, "scheduler")[1]
         alone = a_subject(tmp_path / "node", url=scheduler.url)
         is_ok(await schedulers(alone), "scheduler")
+
+
+class Ears(Lan):
+    """That heard these, and listens to nobody."""
+
+    def __init__(self, *schedulers: Program) -> None:
+        self._schedulers = schedulers
+
+    async def heard(self, host: str) -> Heard:
+        """Members of their pools, at loopback."""
+        return Heard(
+            tuple(
+                Beacon(
+                    id=one.id,
+                    boot="b",
+                    pool="default",
+                    role="scheduler",
+                    port=1,
+                    addresses=("127.0.0.1",),
+                    pool_port=int(one.members_url.rpartition(":")[2]),
+                    pool_id=one.parts.membered.authority.pool,
+                )
+                for one in self._schedulers
+            )
+        )
+
+
+async def test_strangers_are_in_nobodys_way(tmp_path: Path) -> None:
+    """Others on the LAN are told of; they stand in the way only where nobody else is there."""
+    async with a_pool(tmp_path) as scheduler, a_pool(tmp_path) as other:
+        subject = a_subject(tmp_path / "node", join=invited(scheduler))
+        both = await schedulers(replace(subject, lan=Ears(other, scheduler)))
+        alone = await schedulers(replace(subject, lan=Ears(other)))
+    states = [finding.status for finding in both if finding.check == "scheduler"]
+    assert states == [Status.WARN, Status.OK]
+    assert len([finding for finding in both if finding.check == "clock"]) == 1
+    assert "is not of the pool that the token is for" in fails(alone, "scheduler")[0]
 
 
 async def test_a_server_of_another_kind(tmp_path: Path) -> None:
