@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from msgspec import Struct
 
+from imagepool.cli.words import printable
 from protocol.errors import Invalid
 from protocol.program.admitting import pool_address
 from protocol.program.identity import KEY
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 Program = Literal["node", "scheduler"]
+_LINE = 500  # characters
 
 
 class Status(Enum):
@@ -43,17 +45,22 @@ class Finding(Struct, frozen=True):
 
 def ok(check: str, found: str) -> Finding:
     """It is as it should be."""
-    return Finding(check, Status.OK, found)
+    return Finding(_line(check), Status.OK, _line(found))
 
 
 def warn(check: str, found: str, remedy: str) -> Finding:
     """It does not stand in the way."""
-    return Finding(check, Status.WARN, found, remedy)
+    return Finding(_line(check), Status.WARN, _line(found), _line(remedy))
 
 
 def fail(check: str, found: str, remedy: str) -> Finding:
     """It does."""
-    return Finding(check, Status.FAIL, found, remedy)
+    return Finding(_line(check), Status.FAIL, _line(found), _line(remedy))
+
+
+def _line(text: str) -> str:
+    """Some of it is what others said."""
+    return printable(text)[:_LINE]
 
 
 class Subject(Struct, frozen=True):

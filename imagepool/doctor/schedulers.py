@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from imagepool.cli.words import age
 from imagepool.doctor.finding import Finding, Status, Subject, fail, ok, warn
+from imagepool.doctor.sockets import lock_holder
 from protocol import VERSION
 from protocol.errors import Busy, Denied, Invalid, PoolError, Unavailable, Unreachable
 from protocol.model.messages import API_VERSION, Report
@@ -142,7 +143,7 @@ async def _meet_anybody(subject: Subject, url: str) -> Met:
         report = await client.status(LOCAL)
     finally:
         await client.close()
-    words = f"{url} answers: {report.role} {report.name}, {report.version}"
+    words = f"{url} answers: {report.role} {_named(report)}"
     if report.role != SCHEDULER:
         remedy = "the URL of a scheduler: its port for clients is 8080, for members 8081"
         return Met(url, (fail("scheduler", f"{words}; that is no scheduler", remedy),))
@@ -173,7 +174,7 @@ async def _meet_member(subject: Subject, url: str) -> Met:
         authority = joining.named_by(wanted, url, seen)
     except Denied as error:
         return Met(url, (fail("scheduler", error.detail, _NEW_TOKEN),), seen)
-    return await _meet_new(authority, wanted, url, seen)
+    return await _meet_new(subject, authority, wanted, Met(url, (), seen))
 
 
 def _token(subject: Subject) -> JoinToken | None:
@@ -194,25 +195,43 @@ async def _meet_own(memberships: Memberships, pool: str, url: str, seen: Shown) 
     except Unavailable as error:
         mend = "set the clocks of both machines; where they are right, join the pool anew"
         return Met(url, (fail("scheduler", error.detail, mend),), seen)
-    words = f"{url} proves to be {report.name} of our pool {pool}, and takes us for a member"
+    words = f"{url} proves to be {_named(report)} of our pool {pool}, and takes us for a member"
     return Met(url, (ok("scheduler", words),), seen, report)
 
 
-async def _meet_new(authority: x509.Certificate, wanted: JoinToken, url: str, seen: Shown) -> Met:
+async def _meet_new(
+    subject: Subject, authority: x509.Certificate, wanted: JoinToken, there: Met
+) -> Met:
     """One of the pool that the token is for."""
     context = believing(authority)
-    pool = certificates.pool_of(authority)
+    url, pool = there.url, certificates.pool_of(authority)
     try:
         report = await _status(url, Secured(lambda: context, server_name(SCHEDULER, pool)))
         await joining.check_secret(url, authority, wanted)
     except Denied as error:
-        return Met(url, (fail("join token", f"{url}: {error.detail}", _NEW_TOKEN),), seen)
+        finding = fail("join token", f"{url}: {error.detail}", _NEW_TOKEN)
+        return replace(there, findings=(finding,))
     except Busy as error:
-        return Met(url, (warn("scheduler", f"{url}: {error.detail}", "try again soon"),), seen)
+        finding = warn("scheduler", f"{url}: {error.detail}", "try again soon")
+        return replace(there, findings=(finding,))
     except Unavailable as error:
-        return Met(url, (fail("scheduler", error.detail, "set the clocks of both machines"),), seen)
-    words = f"{url} proves to be {report.name} of the token's pool {pool}; the token admits"
-    return Met(url, (ok("scheduler", words),), seen, report)
+        finding = fail("scheduler", error.detail, "set the clocks of both machines")
+        return replace(there, findings=(finding,))
+    words = f"{url} proves to be {_named(report)} of the token's pool {pool}; the token admits"
+    return replace(there, findings=(_admitted(subject, words),), report=report)
+
+
+def _admitted(subject: Subject, words: str) -> Finding:
+    """A node that runs would be a member by now."""
+    if lock_holder(subject.folder / "lock") is None:
+        return ok("scheduler", words)
+    words += "; yet the node, which runs, is no member"
+    mend = "there, where its admission is `approve`: imagepool admit NODE; else see the node's log"
+    return warn("scheduler", words, mend)
+
+
+def _named(report: Report) -> str:
+    return f"{report.name[:64]} ({report.version[:64]})"
 
 
 async def _status(url: str, secured: Secured) -> Report:

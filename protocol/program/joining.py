@@ -100,7 +100,7 @@ async def shown(url: str) -> Shown:
 def _moment(date: str) -> float | None:
     try:
         return parsedate_to_datetime(date).timestamp()
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
 
 

@@ -168,6 +168,12 @@ async def test_the_folders_of_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert subject_of("node", settings).folder == tmp_path / "imagepool" / "node"
 
 
+async def test_what_others_say_is_one_line() -> None:
+    """Without what moves a cursor, and not endless."""
+    found = ok("a\x1bb", "c\nd" + "e" * 1000)
+    assert (found.check, found.found[:4], len(found.found)) == ("a?b", "c?de", 500)
+
+
 def failing(error: Exception) -> Callable[[Subject], "asyncio.Future[tuple[Finding, ...]]"]:
     """A check that does."""
 

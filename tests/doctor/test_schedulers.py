@@ -77,6 +77,16 @@ async def test_a_right_token(tmp_path: Path) -> None:
     assert not (tmp_path / "node").exists()
 
 
+async def test_a_node_that_waits_for_a_yes(tmp_path: Path) -> None:
+    """It runs, its token is right, and it is no member all the same."""
+    async with a_pool(tmp_path, admission="approve") as scheduler:
+        with identity.open_data(tmp_path / "node"):
+            findings = await look(tmp_path, scheduler, invited(scheduler))
+    found, remedy = warns(findings, "scheduler")
+    assert "is no member" in found
+    assert "imagepool admit NODE" in remedy
+
+
 async def test_tokens_that_admit_nobody(tmp_path: Path) -> None:
     """One of another pool, an old one, none, and one that is no token."""
     async with a_pool(tmp_path) as scheduler, a_pool(tmp_path) as other:
