@@ -8,7 +8,7 @@ import click
 from protocol.errors import PoolError
 
 FAILED = 1
-"""The build did not succeed; a drain's time was over."""
+"""The build did not succeed; a drain's time was over; something stands in a program's way."""
 USAGE = 2
 """Wrong usage, settings or request; also click's own."""
 UNREACHABLE = 3

@@ -49,6 +49,8 @@ class DockerEngine(DockerImages):
             memory=said["MemTotal"],
             root=said["DockerRootDir"],
             user_namespaces=has_user_namespaces(said.get("SecurityOptions") or ()),
+            storage=said.get("Driver") or "",
+            cgroups=said.get("CgroupVersion") or "",
         )
 
     def start(self, spec: ContainerSpec) -> str:

@@ -67,6 +67,20 @@ class Outlet:
         """What the engine calls it; empty where it is the engine's own."""
         return f"imagepool-{self._node[:_NAME]}" if self._guarded else ""
 
+    @property
+    def lenient(self) -> bool:
+        """Whether builds get the engine's own network where they cannot be guarded."""
+        return self._guarded and self._lenient
+
+    def look(self) -> None:
+        """See whether `hold` can do its work, and change nothing. Raises Unguarded."""
+        if not self._guarded:
+            return
+        try:
+            self._firewall.look()
+        except Unguarded as error:
+            raise Unguarded(_words(str(error))) from error
+
     def hold(self) -> None:
         """What builds reach is as the setting says when this returns. Raises Unguarded,
         EngineError.

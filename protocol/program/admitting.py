@@ -35,17 +35,7 @@ class People:
         """Raises Invalid where others than the people of this machine could reach the program, and
         nobody said who of them may.
         """
-        settings = self._settings
-        host, _ = host_and_port(settings.listen)
-        if is_loopback(host) or not self.accounts.empty or settings.anonymous != "none":
-            return
-        make = f"imagepool token create NAME --role admin --data {self._folder}"
-        raise Invalid(
-            f"{settings.listen} can be reached by others, and nobody has a token",
-            field="listen",
-            expected=f"a token first ({make}), or --anonymous user (everybody may build who"
-            " reaches this address), or --listen 127.0.0.1:PORT",
-        )
+        check_reach(self._settings, self._folder, nobody=self.accounts.empty)
 
     async def keep_house(self) -> None:
         """Forget what is over, for as long as the program lives."""
@@ -61,6 +51,20 @@ class People:
         """Write what was given, and close the files."""
         await self.audit.close()
         await self.accounts.close()
+
+
+def check_reach(settings: ProgramSettings, folder: Path, *, nobody: bool) -> None:
+    """See `People.check_reach`; `nobody`: there is no token and no user in the data folder."""
+    host, _ = host_and_port(settings.listen)
+    if is_loopback(host) or not nobody or settings.anonymous != "none":
+        return
+    make = f"imagepool token create NAME --role admin --data {folder}"
+    raise Invalid(
+        f"{settings.listen} can be reached by others, and nobody has a token",
+        field="listen",
+        expected=f"a token first ({make}), or --anonymous user (everybody may build who"
+        " reaches this address), or --listen 127.0.0.1:PORT",
+    )
 
 
 def pool_address(settings: ProgramSettings, *, member: bool = False) -> str:

@@ -7,16 +7,20 @@ import logging
 import random
 import time
 from collections.abc import Callable
+from email.utils import parsedate_to_datetime
 
+import aiohttp
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from msgspec import Struct
 
-from protocol.errors import Busy, Denied, PoolError
+from protocol import wire
+from protocol.errors import Busy, Denied, Invalid, PoolError
 from protocol.model.messages import Admittance, Joining, Renewal
-from protocol.remote.exchange import ANSWER, Exchange, Secured
+from protocol.remote.exchange import ANSWER, Exchange, Secured, read, unavailable
 from protocol.remote.guard import Guard
 from protocol.trust import certificates
-from protocol.trust.certificates import SCHEDULER
+from protocol.trust.certificates import NODE, SCHEDULER
 from protocol.trust.membership import Membership, Memberships, believing, issued, unproven
 from protocol.trust.token import JoinToken
 
@@ -29,6 +33,14 @@ RENEW_PATH = "/pool/v1/renew"
 _FIRST, _MOST = 1.0, 60.0  # seconds between tries to join
 _NO_NAME = "authority.invalid"
 """What is looked for where no name is known yet."""
+_SHOWN = 1 << 20  # bytes that the certificates of all authorities may have
+
+
+class Shown(Struct, frozen=True):
+    """What whoever answers shows to anybody; nothing of it is proven."""
+
+    authorities: tuple[x509.Certificate, ...]
+    date: float | None  # by its clock, seconds since the epoch; whole ones
 
 
 class Applicant:
@@ -52,7 +64,7 @@ class Applicant:
         """What the scheduler of the pool gives us that listens at this URL (https). Raises Denied
         (it is not of the token's pool, or does not want us), Busy (not yet), Unavailable, Invalid.
         """
-        authority = await _authority(url, token, self._guard(url))
+        authority = named_by(token, url, await shown(url, self._guard(url)))
         pool = certificates.pool_of(authority)
         context = believing(authority)
         name = certificates.server_name(SCHEDULER, pool)
@@ -77,19 +89,53 @@ class Applicant:
         return issued(authorities, certificates.read(given.certificate), self.id, self._role)
 
 
-async def _authority(url: str, token: JoinToken, guard: Guard | None) -> x509.Certificate:
-    """The authority that the token names, from whoever answers. Raises Denied, Unavailable."""
+async def shown(url: str, guard: Guard | None = None) -> Shown:
+    """What a scheduler's listener for its pool (https) shows to anybody. Raises Denied (an address
+    that is not called), Unavailable, Invalid.
+    """
     context = unproven()
     exchange = Exchange(url, {}, ANSWER, Secured(lambda: context, _NO_NAME), guard)
     try:
-        shown = await exchange.get(AUTHORITY_PATH, tuple[bytes, ...], {})
+        async with asyncio.timeout(ANSWER), await exchange.open(AUTHORITY_PATH, {}, {}) as answer:
+            body, date = await read(answer, _SHOWN), answer.headers.get("Date", "")
+    except (aiohttp.ClientError, OSError, TimeoutError) as error:
+        raise unavailable(url, error) from error
     finally:
         await exchange.close()
-    for data in shown:
-        certificate = certificates.read(data)
+    given = wire.decode(body, tuple[bytes, ...], wire.MSGPACK, limit=_SHOWN)
+    return Shown(tuple(certificates.read(one) for one in given), _moment(date))
+
+
+def _moment(date: str) -> float | None:
+    try:
+        return parsedate_to_datetime(date).timestamp()
+    except (ValueError, OverflowError):
+        return None
+
+
+def named_by(token: JoinToken, url: str, seen: Shown) -> x509.Certificate:
+    """The authority that the token names, of those that are shown at a URL. Raises Denied."""
+    for certificate in seen.authorities:
         if certificates.digest(certificate) == token.authority:
             return certificate
     raise Denied(f"what answers at {url} is not of the pool that the token is for")
+
+
+async def check_secret(url: str, authority: x509.Certificate, token: JoinToken) -> None:
+    """Whether the token still admits: a scheduler that proves to be of that authority is asked for
+    a certificate without saying for which key, so that it refuses in any case, and nothing comes
+    of it. Raises Denied where it does not, Unavailable.
+    """
+    context = believing(authority)
+    name = certificates.server_name(SCHEDULER, certificates.pool_of(authority))
+    exchange = Exchange(url, {}, ANSWER, Secured(lambda: context, name))
+    try:
+        await exchange.post(JOIN_PATH, Joining(token.secret, b"", NODE, "doctor"), Admittance)
+    except Invalid as error:
+        if error.field != "request":
+            raise
+    finally:
+        await exchange.close()
 
 
 async def keep_joined(

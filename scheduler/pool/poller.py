@@ -17,7 +17,6 @@ from protocol.concurrency.watch import Watch
 from protocol.errors import PoolError, Unproven, Unreachable
 from protocol.model.build import Build
 from protocol.model.messages import Report
-from protocol.model.networks import LOOPBACK, reach
 from protocol.ports.service import Caller
 from protocol.remote.client import HttpService
 from protocol.remote.guard import Guard
@@ -31,7 +30,7 @@ from scheduler.pool.claims import Claims
 from scheduler.pool.held_back import HeldBack
 from scheduler.pool.known import Known
 from scheduler.pool.polling import Polling
-from scheduler.pool.proof import Pass, Proof
+from scheduler.pool.proof import Pass, Proof, node_reach
 from scheduler.pool.target import NodeClient, Target
 from scheduler.stores.base import Store
 
@@ -59,9 +58,7 @@ class Pool:
         self._me = caller.program
         self._settings = settings
         self._timing = Timing(settings.silent_after, settings.lost_after)
-        here = () if settings.unproven == "none" else (LOOPBACK,)
-        allowed = reach((*settings.node_networks, *here), "node_networks")
-        self.guard = Guard(allowed, own=frozenset)  # nodes may be on this machine
+        self.guard = Guard(node_reach(settings), own=frozenset)  # nodes may be on this machine
         self._named: set[str] = set()  # URLs that settings name: called wherever they lead
         self._targets: dict[str, Target] = {}
         self._closing: set[asyncio.Task[None]] = set()

@@ -11,12 +11,20 @@ from msgspec import Struct
 
 from protocol.errors import Unproven
 from protocol.model.messages import Report
+from protocol.model.networks import LOOPBACK, Reach, reach
 from protocol.program.settings import is_loopback
 from protocol.remote.exchange import Secured
 from protocol.trust.certificates import NODE, server_name
 from protocol.trust.membership import Memberships
+from scheduler.config import SchedulerSettings
 from scheduler.core.known import ADMITTED, REVOKED, WAITING
 from scheduler.pool.known import Known
+
+
+def node_reach(settings: SchedulerSettings) -> Reach:
+    """The addresses at which nodes are called that others named. Raises Invalid."""
+    here = () if settings.unproven == "none" else (LOOPBACK,)
+    return reach((*settings.node_networks, *here), "node_networks")
 
 
 class Pass(Struct, frozen=True):

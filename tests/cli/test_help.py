@@ -58,7 +58,7 @@ def test_there_are_all_the_commands() -> None:
     assert {words[0] for words in ALL if words} == {
         *("build", "log", "ls", "show", "explain", "download", "cancel", "retry", "pin", "unpin"),
         *("delete", "status", "nodes", "cordon", "uncordon", "drain", "up", "scheduler", "node"),
-        *("config", "backup", "completion", "invite", "admit", "revoke", "authority"),
+        *("config", "doctor", "backup", "completion", "invite", "admit", "revoke", "authority"),
         *("token", "user"),
     }
     assert ("config", "client") in ALL

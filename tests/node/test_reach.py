@@ -229,6 +229,22 @@ def test_who_may_not_says_so(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) ->
         Firewall("br0", "C").hold(())
 
 
+@pytest.mark.parametrize(("policy", "asks"), [("internet", True), ("open", False), ("none", False)])
+def test_looking_changes_nothing(kernel: Kernel, policy: str, asks: bool) -> None:
+    """Whether there could be rules is seen by listing those that are there."""
+    engine = Engine()
+    way = Outlet(engine, NodeSettings(listen="0.0.0.0:1", build_network=policy), NODE)
+    way.look()
+    assert kernel.calls() == (["list"] if asks else [])
+    assert not engine.done
+    kernel.breaks()
+    if asks:
+        with pytest.raises(Unguarded, match=r"Permission denied.*CAP_NET_ADMIN"):
+            way.look()
+    else:
+        way.look()
+
+
 # The way out as a whole
 
 
