@@ -55,6 +55,7 @@ class Handler(web.RequestHandler):
     """A request of any family: checked before its body is read, answered in JSON or msgpack."""
 
     CORS: ClassVar[bool] = False  # pages of other origins may use this family
+    NOTED: ClassVar[bool] = False  # what it does is written down whoever asks, not for people only
     PRODUCES: ClassVar[tuple[str, ...]] = (wire.JSON, wire.MSGPACK)
     """Media types of which a client of `/api/` must take one; none: it gets what there is."""
 

@@ -266,6 +266,32 @@ async def test_what_is_written_down(tmp_path: Path) -> None:
         await ended(node.service, build.id)
 
 
+@pytest.mark.parametrize("anonymous", ["none", "user"])
+async def test_what_comes_to_nothing_has_a_bound(tmp_path: Path, anonymous: str) -> None:
+    """Whoever nobody knows can ask for things that fail as often as they like: of that no more is
+    kept than of what is refused, and none of it pushes out what was done.
+    """
+    async with a_node(tmp_path, anonymous=anonymous) as node:
+        node.parts.people.audit._limit = 10
+        token = await an_admin(node)
+        async with as_bearer(node, token) as root:
+            await root.people.make_token(TokenWanted("ci", "user"))
+            for number in range(60):
+                for method, path in (
+                    ("POST", f"/nowhere/{number}"),
+                    ("PATCH", "/status"),
+                    ("POST", "/api/v1/session"),
+                    ("POST", "/create"),
+                ):
+                    assert (await curl(node, method, path, [])).status >= 400
+                if anonymous == "none":
+                    assert (await curl(node, "DELETE", "/api/v1/session")).status == 204
+                await root.people.audit(limit=1)  # written by then
+            page = await root.people.audit(limit=1000)
+        assert len(page.deeds) < 10 + 100 + 5
+        assert page.deeds[-1].what == "POST /api/v1/tokens"
+
+
 async def test_what_was_done_long_ago_is_forgotten(tmp_path: Path) -> None:
     """After `audit_keep`."""
     async with a_node(tmp_path, home="one") as node:
