@@ -30,6 +30,11 @@ SEE_ALL = frozenset({Role.OPERATOR, Role.ADMIN, Role.PROGRAM})
 """Roles for which it does not matter whose a build is."""
 
 
+def seen_by(caller: Caller) -> str | None:
+    """Whose builds the caller may hear of; None: everybody's."""
+    return None if caller.role in SEE_ALL else caller.owner
+
+
 class OwnedService:
     """A `BuildService` over another one. What it adds to each verb: NotFound for a build of another
     owner, in the words of one that was never there.
