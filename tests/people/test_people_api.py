@@ -153,6 +153,24 @@ async def test_a_session(tmp_path: Path) -> None:
         await ended(node.service, made.body["id"])
 
 
+async def test_who_logs_in_again(tmp_path: Path) -> None:
+    """Has the new session, and the one before has ended. A page of another port that has no proof
+    cannot make them somebody else.
+    """
+    async with a_node(tmp_path) as node:
+        for name in ("ada", "bob"):
+            await node.parts.people.accounts.put_user(name, Role.ADMIN, PASSWORD)
+        began = await curl(node, "POST", "/api/v1/session", {"name": "ada", "password": PASSWORD})
+        old = {"Cookie": began.headers["Set-Cookie"].partition(";")[0]}
+        asked = {"name": "bob", "password": PASSWORD}
+        assert (await curl(node, "POST", "/api/v1/session", asked, **old)).status == 403
+        proof = {**old, "X_CSRF_Token": began.body["csrf"]}
+        again = await curl(node, "POST", "/api/v1/session", asked, **proof)
+        new = {"Cookie": again.headers["Set-Cookie"].partition(";")[0]}
+        assert (await curl(node, "GET", "/api/v1/whoami", **new)).body["owner"] == "bob"
+        assert (await curl(node, "GET", "/api/v1/whoami", **old)).body["role"] == "nobody"
+
+
 async def test_a_cookie_for_a_proxy_that_speaks_tls(tmp_path: Path) -> None:
     """Goes over TLS only; and the proxy's origin is ours."""
     async with a_node(tmp_path, public_url="https://pool.example") as node:
