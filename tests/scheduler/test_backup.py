@@ -11,7 +11,7 @@ from imagepool.cli import cli
 from protocol.errors import NotFound
 from protocol.model.build import State
 from protocol.model.request import Needs
-from protocol.ports.service import LOCAL, Caller
+from protocol.ports.service import LOCAL, Caller, Role
 from tests.programs import a_node, a_scheduler, ended, ready, request, until
 
 
@@ -38,7 +38,8 @@ async def test_a_copy_that_was_made_meanwhile_is_restored_and_hears_what_it_miss
             copied = await backup(tmp_path / "s", copy)
             assert copied.exit_code == 0, copied.output
             modes = {file.name: file.stat().st_mode & 0o777 for file in copy.iterdir()}
-            assert modes == {"scheduler.db": 0o600, "key.pem": 0o600}  # it holds a private key
+            files = ("scheduler.db", "key.pem", "access.db", "audit.db")
+            assert modes == dict.fromkeys(files, 0o600)  # it holds a private key
             after = await pool.service.submit(ann, wanted, key="k")
             after = await ended(pool.service, after.id)
             waiting = await pool.service.submit(ann, request("x", needs=Needs(labels=("gpu",))))
@@ -53,6 +54,28 @@ async def test_a_copy_that_was_made_meanwhile_is_restored_and_hears_what_it_miss
             assert (found.owner, found.result) == ("ann", after.result)
             with pytest.raises(NotFound):
                 await pool.service.get(LOCAL, waiting.id)
+
+
+@pytest.mark.gen_test(timeout=60)
+async def test_who_may_call_and_who_is_of_the_pool(tmp_path: Path) -> None:
+    """Is in the copy: what is made of it knows the same people, and is nobody else's in between;
+    its members need no new invitation.
+    """
+    members = {"pool_listen": "127.0.0.1:0"}
+    async with a_scheduler(tmp_path, home="s", **members) as pool:
+        text, _ = await pool.parts.people.accounts.make_token("ada", Role.ADMIN)
+        invited = pool.parts.door.invitation().token
+        believed = pool.parts.door.authorities()
+        copied = await backup(tmp_path / "s", tmp_path / "copy")
+        assert copied.exit_code == 0, copied.output
+    for path in (tmp_path / "copy").rglob("*"):
+        assert path.stat().st_mode & 0o077 == 0, path
+    shutil.copytree(tmp_path / "copy", tmp_path / "s2")
+    async with a_scheduler(tmp_path, home="s2", **members) as pool:
+        assert pool.parts.people.accounts.token(text).name == "ada"
+        assert not pool.parts.people.accounts.empty
+        assert pool.parts.door.invitation().token == invited
+        assert pool.parts.door.authorities() == believed
 
 
 @pytest.mark.parametrize("case", ["no store", "a target that is there"])
