@@ -131,3 +131,13 @@ async def test_what_others_delete(tmp_path: Path) -> None:
         assert (await service.changes(BOB, cursor=cursor)).gone == ()
         for caller in (ADA, *SEERS):
             assert (await service.changes(caller, cursor=cursor)).gone == (hers.id,)
+
+
+async def test_what_strangers_see_of_a_program(tmp_path: Path) -> None:
+    """Whether it is ready; not which images and labels it has. Those whom it knows see them."""
+    async with a_node(tmp_path, labels=("secret-project",)) as node:
+        service = OwnedService(node.service)
+        known = await service.status(ADA)
+        assert known.labels == ("secret-project",)
+        told = await service.status(Caller(owner="", role=Role.NOBODY))
+        assert (told.status, told.labels, told.images, told.below) == (known.status, (), (), ())
