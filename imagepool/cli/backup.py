@@ -54,13 +54,13 @@ def _copied(folder: Path, target: Path) -> list[str]:
     """Names of the files that are in the target now. Raises OSError, PoolError."""
     from protocol.program.identity import KEY
     from protocol.storage import database
-    from protocol.trust import accounts, audit
+    from protocol.trust import accounts, audit, membership
     from scheduler.pool import authority
     from scheduler.stores import sqlite
 
-    names = [KEY, *_authority_files(folder, authority.FOLDER)]
+    names = [KEY, *_files(folder, authority.FOLDER), *_files(folder, membership.FOLDER)]
     for name in names:
-        (target / name).parent.mkdir(mode=0o700, exist_ok=True)
+        (target / name).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         shutil.copyfile(folder / name, target / name)
         os.chmod(target / name, 0o600)
     for name in (sqlite.FILE, accounts.FILE, audit.FILE):
@@ -70,6 +70,7 @@ def _copied(folder: Path, target: Path) -> list[str]:
     return sorted(names)
 
 
-def _authority_files(folder: Path, name: str) -> list[str]:
-    """Of the pool's authority, where there is one."""
-    return sorted(str(path.relative_to(folder)) for path in (folder / name).glob("*.*"))
+def _files(folder: Path, name: str) -> list[str]:
+    """Those below a folder that need not be there; what is being written is passed over."""
+    found = (path for path in (folder / name).rglob("*.*") if path.is_file())
+    return sorted(str(path.relative_to(folder)) for path in found)

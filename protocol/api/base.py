@@ -23,6 +23,7 @@ from protocol.api.operation import check_arguments
 from protocol.api.own_url import own_url
 from protocol.api.problems import STATUS, problem, translated
 from protocol.api.route import Context, Route
+from protocol.api.standing import Standing
 from protocol.errors import (
     Busy,
     Denied,
@@ -54,6 +55,7 @@ class Handler(web.RequestHandler):
     """A request of any family: checked before its body is read, answered in JSON or msgpack."""
 
     CORS: ClassVar[bool] = False  # pages of other origins may use this family
+    NOTED: ClassVar[bool] = False  # what it does is written down whoever asks, not for people only
     PRODUCES: ClassVar[tuple[str, ...]] = (wire.JSON, wire.MSGPACK)
     """Media types of which a client of `/api/` must take one; none: it gets what there is."""
 
@@ -68,6 +70,7 @@ class Handler(web.RequestHandler):
         self.received = 0
         self.heard = False  # the head says nothing that is wrong
         self.gone = asyncio.Event()  # set when the client has hung up
+        self._standing: Standing | None = None  # while it is answered
         self.setup(**route.options)
 
     def setup(self, **options: Any) -> None:
@@ -93,6 +96,7 @@ class Handler(web.RequestHandler):
             raise web.HTTPError(405)
         self.caller = self.context.callers.caller_of(self.request)
         access.check(self.caller, permission)
+        self._standing = Standing(partial(self._may_still, self.caller, permission), self._cut)
         self._check_origin()
         self._check_accepted()
         operation = self.route.operations.get(self.request.method or "")
@@ -108,6 +112,20 @@ class Handler(web.RequestHandler):
     def bound(self) -> int:
         """Bytes of a body that are read at all; a handler that passes them on may take more."""
         return self.limits.body_limit + DRAIN
+
+    def _may_still(self, before: Caller, permission: access.Permission) -> bool:
+        """Whether who asked would be let in now, as the same."""
+        if self.request.connection.stream.closed():  # type: ignore[union-attr]
+            return False
+        try:
+            caller = self.context.callers.caller_of(self.request)
+            access.check(caller, permission)
+        except PoolError:
+            return False
+        return (caller.owner, caller.program) == (before.owner, before.program)
+
+    def _cut(self) -> None:
+        self.request.connection.stream.close()  # type: ignore[union-attr]
 
     def _check_origin(self) -> None:
         """Raises Denied where a page of another origin would change something. It could not read
@@ -154,6 +172,15 @@ class Handler(web.RequestHandler):
         """Called when the client hangs up before the answer: what waits for its body ends."""
         super().on_connection_close()
         self.gone.set()
+        self._end_standing()
+
+    def on_finish(self) -> None:
+        """Called by Tornado when all is said."""
+        self._end_standing()
+
+    def _end_standing(self) -> None:
+        if self._standing is not None:
+            self._standing.end()
 
     # Reading what the client said
 

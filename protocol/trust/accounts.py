@@ -34,6 +34,8 @@ PREFIX = "imagepool-"
 """What every token of a client begins with, so that people and scanners know one."""
 SESSION = 12 * 3600.0
 """Seconds for which somebody who gave a password is known by a cookie."""
+SESSIONS = 50
+"""So many of one user there are at once."""
 
 MIGRATIONS = (
     """
@@ -90,6 +92,7 @@ class Accounts:
         self._hasher = PasswordHasher()  # of RFC 9106's second choice, in its low-memory form
         self._hashing = asyncio.Semaphore(_AT_ONCE)
         self._checking = 0
+        self._making = asyncio.Lock()  # a token: of two that want one name, one gets it
 
     @property
     def empty(self) -> bool:
@@ -130,14 +133,14 @@ class Accounts:
         """
         if role not in _ROLES:
             raise Invalid(f"{role.value} is no client's role", field="role", expected="a client's")
-        for token in self.tokens():
-            if token.name == name and not self._is_over(token):
+        async with self._making:
+            named = [token for token in self.tokens() if token.name == name]
+            if not all(map(self._is_over, named)):
                 raise Conflict(
                     f"there is a token {name[:64]!r}", field="name", expected="another name"
                 )
-        made = await self._make(name, role, owner or name, lasts, session=False)
-        for token in self.tokens():
-            if token.name == name and token.id != made[1].id:
+            made = await self._make(name, role, owner or name, lasts, session=False)
+            for token in named:
                 await self._end(token.id)
         return made
 
@@ -222,9 +225,8 @@ class Accounts:
         await self._end_sessions(name)
 
     async def _end_sessions(self, name: str) -> None:
-        for kept in tuple(self._tokens.values()):
-            if kept.token.session and kept.token.owner == name:
-                await self._end(kept.token.id)
+        for key in self._sessions(name):
+            await self._end(key)
 
     async def check_password(self, name: str, password: str) -> User:
         """The user who gave the right password. It takes as long for a name that nobody has. Raises
@@ -241,7 +243,7 @@ class Accounts:
             raise Denied("the name or the password is wrong") from error
         finally:
             self._checking -= 1
-        if kept is None:
+        if kept is None or self._users.get(name) is not kept:  # or it was changed meanwhile
             raise Denied("the name or the password is wrong")
         return kept.user
 
@@ -252,9 +254,31 @@ class Accounts:
             self._hasher.verify(kept.password, password)
 
     async def begin_session(self, user: User) -> str:
-        """The text of the cookie by which they are known for a while. Raises Unavailable."""
-        made, _ = await self._make(user.name, user.role, user.name, SESSION, session=True)
+        """The text of the cookie by which they are known for a while; the oldest of very many ends.
+        Raises Unavailable, and Denied where they were changed or removed since they gave their
+        password.
+        """
+        self._check_current(user)
+        made, token = await self._make(user.name, user.role, user.name, SESSION, session=True)
+        try:
+            self._check_current(user)
+        except Denied:
+            await self._end(token.id)
+            raise
+        for old in self._sessions(user.name)[:-SESSIONS]:
+            await self._end(old)
         return made
+
+    def _check_current(self, user: User) -> None:
+        kept = self._users.get(user.name)
+        if kept is None or kept.user is not user:
+            raise Denied("the name or the password is wrong")
+
+    def _sessions(self, name: str) -> list[str]:
+        """Ids, the oldest first."""
+        tokens = (kept.token for kept in self._tokens.values())
+        found = [token for token in tokens if token.session and token.owner == name]
+        return [token.id for token in sorted(found, key=lambda token: token.created)]
 
     async def end_session(self, text: str) -> None:
         """Raises Denied, Unavailable."""

@@ -220,6 +220,15 @@ def test_config_shows_no_secrets(name) -> None:
     assert (setting.value, setting.source) == ("", "default")
 
 
+def test_config_shows_no_password_in_a_url() -> None:
+    """Nor who it is of; the rest of the URL stays."""
+    kind = msgspec.defstruct("Settings", [("urls", tuple[str, ...]), ("url", str)])
+    urls = ("http://ada:hush@h:1/x", "http://h:1/a@b")
+    shown = settings_of(kind(urls, urls[0]), "node", None, {})
+    hidden = "http://(hidden)@h:1/x"
+    assert [setting.value for setting in shown] == [(hidden, urls[1]), hidden]
+
+
 def test_the_version() -> None:
     """`--version`."""
     ran = subprocess.run([*PROGRAM, "--version"], capture_output=True, text=True, check=True)

@@ -103,6 +103,19 @@ async def test_a_node_joins_and_builds(tmp_path: Path) -> None:
             assert (await built(scheduler, "print hello")).result is Result.SUCCEEDED
 
 
+async def test_joining_is_written_down(tmp_path: Path) -> None:
+    """Once, with the program that did; that it makes itself known again and again is not."""
+    async with (
+        a_pool(tmp_path) as scheduler,
+        a_member(tmp_path, scheduler, register_every=0.05) as node,
+    ):
+        await in_state(scheduler, node, "ready")
+        await built(scheduler, "sleep 0.5")
+        found = await scheduler.parts.people.audit.deeds(1 << 62, 100)
+        said = [(deed.who, deed.what, deed.status) for _, deed in found]
+        assert said == [(node.id, "POST /pool/v1/join", 200)]
+
+
 async def test_nobody_else_is_served(tmp_path: Path) -> None:
     """On the listener for the pool: who has no certificate may ask to join, and nothing else."""
     async with a_pool(tmp_path) as scheduler, a_member(tmp_path, scheduler) as node:

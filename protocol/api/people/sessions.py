@@ -1,5 +1,7 @@
 """Who somebody is, and how a browser learns to be somebody: `/api/v1/whoami`, `/api/v1/session`."""
 
+import contextlib
+
 from protocol.api.access import Permission
 from protocol.api.callers import csrf_token
 from protocol.api.operation import OWNER, Answer, Operation, answered, done
@@ -28,11 +30,15 @@ class Session(PeopleHandler):
     """A browser's knowing who sits before it."""
 
     async def post(self) -> None:
-        """Begin: a cookie for whoever gives the right password."""
+        """Begin: a cookie for whoever gives the right password. The one before is over."""
         given = self.decoded(LogIn)
+        before = self.people.callers.session_of(self.request)
         user = await self._checked(given)
         accounts = self.people.accounts
         text = await accounts.begin_session(user)
+        if before is not None:
+            with contextlib.suppress(Denied):  # it ended meanwhile
+                await accounts.end_session(before[0])
         secure = self.request.protocol == "https" or self.limits.public_url.startswith("https:")
         self.set_cookie(
             accounts.cookie,
