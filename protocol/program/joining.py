@@ -15,7 +15,7 @@ from protocol.errors import Busy, Denied, PoolError
 from protocol.model.messages import Admittance, Joining, Renewal
 from protocol.remote.exchange import ANSWER, Exchange, Secured
 from protocol.trust import certificates
-from protocol.trust.certificates import SCHEDULER
+from protocol.trust.certificates import SCHEDULER, Party
 from protocol.trust.membership import Membership, Memberships, believing, issued, unproven
 from protocol.trust.token import JoinToken
 
@@ -48,16 +48,17 @@ class Applicant:
         context = believing(authority)
         name = certificates.server_name(SCHEDULER, pool)
         asked = Joining(token.secret, certificates.ask(self._key), self._role, self._name)
-        return await self._asked(url, Secured(lambda: context, name), JOIN_PATH, asked)
+        return await self._asked(url, Secured(lambda: context, name), JOIN_PATH, asked, pool)
 
     async def renew(self, url: str, memberships: Memberships, pool: str) -> Membership:
         """The same for a member. Raises as `join`."""
         name = certificates.server_name(SCHEDULER, pool)
         secured = Secured(lambda: memberships.client(pool), name)
-        return await self._asked(url, secured, RENEW_PATH, Renewal(certificates.ask(self._key)))
+        asked = Renewal(certificates.ask(self._key))
+        return await self._asked(url, secured, RENEW_PATH, asked, pool)
 
     async def _asked(
-        self, url: str, secured: Secured, path: str, asked: Joining | Renewal
+        self, url: str, secured: Secured, path: str, asked: Joining | Renewal, pool: str
     ) -> Membership:
         exchange = Exchange(url, {}, ANSWER, secured)
         try:
@@ -65,7 +66,8 @@ class Applicant:
         finally:
             await exchange.close()
         authorities = tuple(certificates.read(one) for one in given.authorities)
-        return issued(authorities, certificates.read(given.certificate), self.id, self._role)
+        wanted = Party(self.id, self._role, pool)
+        return issued(authorities, certificates.read(given.certificate), wanted)
 
 
 async def _authority(url: str, token: JoinToken) -> x509.Certificate:
