@@ -1,0 +1,83 @@
+"""What a program is answered by somebody who means it ill: an error that is foreseen, whatever it
+is, as loops that ask many programs end by any other.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from protocol import wire
+from protocol.errors import Busy, PoolError, Unavailable, Unsatisfiable
+from protocol.model.messages import Problem
+from protocol.ports.service import LOCAL, ByteRange
+from protocol.remote.client import HttpService
+
+pytestmark = pytest.mark.gen_test
+
+NO_NUMBERS = ["\u00b2", "9" * 5000, "-1", "", "1e9", "\u0663", "0x10"]
+"""Some are digits to Python, and none is a number of bytes or seconds."""
+
+
+@asynccontextmanager
+async def answered(status: int, headers: dict[str, str], body: bytes) -> AsyncIterator[HttpService]:
+    """A client of a program that answers like this."""
+    given = {"Content-Length": str(len(body)), **headers}
+    lines = [f"HTTP/1.1 {status} Whatever", *(f"{key}: {value}" for key, value in given.items())]
+    said = "\r\n".join([*lines, "", ""]).encode() + body
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(said)
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        service = HttpService(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        try:
+            yield service
+        finally:
+            await service.close()
+
+
+def problem(kind: str, detail: str = "no") -> bytes:
+    """An error as our programs tell it."""
+    return wire.encode(Problem(f"urn:{kind}", "t", 500, detail, detail, "", detail), wire.MSGPACK)
+
+
+@pytest.mark.parametrize("number", NO_NUMBERS)
+async def test_errors_with_numbers_that_are_none(number: str) -> None:
+    """Of the seconds to wait, and of the size of what a range is not of."""
+    packed = {"Content-Type": wire.MSGPACK, "Retry-After": number}
+    async with answered(503, packed, problem("Busy")) as service:
+        with pytest.raises(Busy) as busy:
+            await service.status(LOCAL)
+        assert busy.value.retry_after == 5
+    packed["Content-Range"] = f"bytes */{number}"
+    async with answered(416, packed, problem("Unsatisfiable")) as service:
+        with pytest.raises(Unsatisfiable) as refused:
+            await service.open_artifact(LOCAL, "ab", "x")
+        assert refused.value.size is None
+
+
+@pytest.mark.parametrize("number", NO_NUMBERS)
+async def test_answers_with_numbers_that_are_none(number: str) -> None:
+    """Of a log's attempt and place, and of the range of an artifact."""
+    headers = {"Log-Attempt": number, "Log-Offset": "0"}
+    async with answered(200, headers, b"") as service:
+        with pytest.raises(Unavailable):
+            await service.open_log(LOCAL, "ab", position=None)  # type: ignore[arg-type]
+    for span in (f"bytes {number}-1/2", f"bytes 0-1/{number}"):
+        async with answered(206, {"Content-Range": span}, b"hi") as service:
+            with pytest.raises(Unavailable):
+                await service.open_artifact(LOCAL, "ab", "x", ByteRange(0, 2))
+
+
+async def test_a_long_story() -> None:
+    """An error's words end up on rosters and in records: they have a length."""
+    said = problem("Denied", "x" * 1_000_000)
+    async with answered(403, {"Content-Type": wire.MSGPACK}, said) as service:
+        with pytest.raises(PoolError) as told:
+            await service.status(LOCAL)
+    error = told.value
+    assert max(len(error.detail), len(error.field), len(error.expected)) == 4000
