@@ -5,6 +5,7 @@ from typing import IO, Any
 
 import click
 
+from imagepool.cli.words import printable
 from protocol.errors import PoolError
 
 FAILED = 1
@@ -25,7 +26,8 @@ class Failure(click.ClickException):
     def __init__(self, error: PoolError, code: int, *, as_json: bool = False) -> None:
         expected = f" (expected: {error.expected})" if error.expected else ""
         named = "" if error.field in error.detail else f"{error.field}: "
-        super().__init__(named + error.detail + expected)
+        lines = (named + error.detail + expected).split("\n")
+        super().__init__("\n".join(map(printable, lines)))  # others wrote it
         self.exit_code = code  # type: ignore[misc]
         self._json = as_json
         self._error = error
