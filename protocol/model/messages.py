@@ -7,7 +7,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from protocol.model.build import Build, Result, State, Step
+from protocol.model.build import Amount, Build, Count, Moment, Result, State, Step
 from protocol.model.request import BuildRequest, Forward, Label, Secrets
 from protocol.wording import matching
 
@@ -43,22 +43,22 @@ class Report(Struct, frozen=True):
     api: int
     architecture: str
     status: str  # "ready" or "busy"
-    priority: int
+    priority: Annotated[int, Meta(ge=-(1 << 31), lt=1 << 31)]
     token: str  # opaque; hand it back to be held until something changes
     reason: str = ""  # why busy
-    slots: int = 0
-    used: int = 0
+    slots: Count = 0
+    used: Count = 0
     labels: tuple[str, ...] = ()
     images: tuple[str, ...] = ()  # images that need no pull
-    cpus: float = 0
-    memory: int = 0  # bytes
-    disk_free: int = 0  # bytes
+    cpus: Amount = 0
+    memory: Count = 0  # bytes
+    disk_free: Count = 0  # bytes
     leaving: bool = False  # it shuts down now: the last report of this boot
     below: tuple[str, ...] = ()  # ids of all schedulers that it places builds on, at any depth
     builds: tuple[Build, ...] = ()  # those of the asking scheduler; without their requests
     wholes: dict[str, Forwarded] = {}  # of those that its store may not have on record
     more: bool = False  # it has further ended builds to report, when these are acknowledged
-    clock: float = 0.0  # its wall clock, seconds since the epoch
+    clock: Moment = 0.0  # its wall clock
     kind: str = ""  # "plain": it speaks only the documented image-creator API
     lacks: tuple[str, ...] = ()  # what it cannot give that every other node does
 
@@ -96,10 +96,6 @@ LabelQuery = Annotated[
     ),
 ]
 """`NAME`: a build has that label; `NAME=VALUE`: with that value."""
-
-
-Moment = Annotated[float, Meta(ge=0, le=1e11)]
-"""Seconds since the epoch."""
 
 
 class Joining(Struct, frozen=True):
