@@ -89,25 +89,29 @@ async def keep_joined(
     applicant: Applicant,
     memberships: Memberships,
     pool: str,
-    url: Callable[[], str],
+    urls: Callable[[], tuple[str, ...]],
     every: float,
     clock: Callable[[], float] = time.time,
 ) -> None:
-    """Ask again for a certificate, and for what to believe, each `every` seconds, at the URL where
-    the scheduler is then; empty: nobody knows. Sooner where ours is about to end.
+    """Ask again for a certificate, and for what to believe, each `every` seconds, wherever the
+    scheduler may be then: anybody can say that it is elsewhere, so that each place is tried.
     """
     said = ""
     while True:
         # Not all at once where many were started together.
         await asyncio.sleep(every * random.uniform(0.8, 1.0))
-        if not (place := url()):
-            continue
-        try:
-            memberships.put(await applicant.renew(place, memberships, pool))
-            words = ""
-        except (PoolError, OSError) as error:
-            left = certificates.ends(memberships.all()[pool].certificate) - clock()
-            words = f"the certificate could not be renewed, it has {left / 86400:.1f} days: {error}"
+        places = urls()
+        words = ""
+        for place in random.sample(places, len(places)):
+            try:
+                memberships.put(await applicant.renew(place, memberships, pool))
+            except (PoolError, OSError) as error:
+                left = certificates.ends(memberships.all()[pool].certificate) - clock()
+                days = f"{left / 86400:.1f} days"
+                words = f"the certificate could not be renewed, it has {days}: {error}"
+            else:
+                words = ""
+                break
         if words and words != said:
             log.warning("%s", words)
         said = words
