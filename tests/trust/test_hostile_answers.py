@@ -9,14 +9,16 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from protocol import wire
 from protocol.errors import Busy, Invalid, PoolError, Unavailable, Unsatisfiable
-from protocol.model.build import Build, new_build
+from protocol.model.build import Build, NodeReference, Result, Stage, new_build
 from protocol.model.messages import Problem, Report
 from protocol.model.request import BuildRequest
 from protocol.ports.service import LOCAL, ByteRange
 from protocol.remote.client import HttpService
+from scheduler.core import steps
 from tests.scheduler.test_placement import a_report
 
 NO_NUMBERS = ["\u00b2", "9" * 5000, "-1", "", "1e9", "\u0663", "0x10"]
@@ -152,6 +154,9 @@ def test_builds_that_cannot_be(changes: dict[str, Any]) -> None:
         {"memory": (1 << 64) - 1},
         {"disk_free": -1},
         {"clock": float("inf")},
+        {"name": "x" * 1025},
+        {"labels": ["x" * 1025]},
+        {"reason": "x" * (1 << 17)},
     ],
     ids=str,
 )
@@ -160,3 +165,15 @@ def test_reports_that_cannot_be(changes: dict[str, Any]) -> None:
     plain = {**msgspec.to_builtins(a_report("n")), **changes}
     with pytest.raises(Invalid):
         wire.decode(wire.encode(plain, wire.MSGPACK), Report, wire.MSGPACK)
+
+
+def test_a_book_for_a_reason() -> None:
+    """What a node gives as the reason why a build ended is kept as far as somebody reads it."""
+    node = NodeReference("0f", "ada")
+    record = steps.placed(
+        new_build("ab", BuildRequest(), origin="o", owner="ann", now=1.0), node, 2.0, "it is"
+    )
+    told = replace(record, stage=Stage.STOPPED, result=Result.FAILED, reason="x" * 1_000_000)
+    ended = steps.followed(record, told, 3.0, 3)
+    assert (ended.stage, len(ended.reason)) == (Stage.STOPPED, 4000)
+    assert max(len(step.cause) for step in ended.history) == 4000

@@ -1,14 +1,19 @@
 """What an admin says of a node stands, whatever that node says of itself."""
 
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from protocol.errors import NotFound, Unavailable
+from protocol.program import identity
+from scheduler.config import SchedulerSettings
 from scheduler.core.known import ADMITTED, REVOKED, WAITING, KnownNode
 from scheduler.pool.admission import Admission
 from scheduler.pool.authority import Authority
+from scheduler.pool.door import Door, Membered
 from scheduler.pool.known import Known
 from scheduler.stores.memory import MemoryStore
 from scheduler.stores.sqlite import SqliteStore
@@ -104,3 +109,22 @@ async def test_a_node_that_is_called_by_the_id_of_another(name: str, tmp_path: P
     assert nodes.of(ROGUE) == rogue
     assert (await door.revoke(VICTIM, "sold")).id == VICTIM
     assert (await door.revoke(ROGUE[:8], "sold")).id == ROGUE
+
+
+@pytest.mark.gen_test
+async def test_a_machine_that_is_gone_keeps_no_authority(tmp_path: Path) -> None:
+    """Replacing it waits for members; whose certificate is over since long is none, though nobody
+    put it out.
+    """
+    identity.load(tmp_path)
+    now = time.time()
+    settings = SchedulerSettings()
+    gone = a_program(ROGUE, "gone", ADMITTED)
+    there = a_program(VICTIM, "there", ADMITTED)
+    old = now - settings.certificate_life - 1
+    nodes = await known(MemoryStore(), replace(gone, seen=old), replace(there, seen=now))
+    door = Door(Membered(tmp_path, settings, time.time), nodes, settings, lambda node: None)
+    assert door.replace_authority("begin").waits_for == ("there",)
+    await nodes.put(replace(there, seen=old))
+    assert len(door.replace_authority("next").believed) == 2
+    assert door.authority().waits_for == ()
