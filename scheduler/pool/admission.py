@@ -70,6 +70,9 @@ class Admission:
             raise Denied("a certificate is renewed for one's own key", field="request")
         if self.is_revoked(party.id):
             raise Denied("this program was put out of the pool", field="id")
+        known = self._known.of(party.id)
+        if known is not None and known.admission == WAITING:
+            raise Denied("an admin has to let this program in", field="id")
         return self.authority.admit(request, party.role)
 
     async def admit(self, name: str) -> KnownNode:

@@ -18,6 +18,8 @@ from protocol.trust.membership import Memberships
 from scheduler.core.known import ADMITTED, REVOKED, WAITING
 from scheduler.pool.known import Known
 
+_WAITS = "it waits for an admin to let it in"
+
 
 class Pass(Struct, frozen=True):
     """The pool that this scheduler keeps."""
@@ -51,6 +53,8 @@ class Proof:
             raise Unproven(f"it was put out of the pool: {known.admission_reason}")
         parts = urlsplit(url)
         if parts.scheme == "https":
+            if admission == WAITING:  # it may have a certificate of an earlier time
+                raise Unproven(_WAITS)
             if self._own is None:
                 raise Unproven("it wants to be called as a member, and this pool has none")
             own = self._own
@@ -62,7 +66,7 @@ class Proof:
         if self._lets_off(parts.hostname or ""):
             return None
         if admission == WAITING:
-            raise Unproven("it waits for an admin to let it in")
+            raise Unproven(_WAITS)
         raise Unproven("it cannot prove who it is: it has not joined (imagepool invite)")
 
     def check(self, url: str, program: str, report: Report) -> bool:

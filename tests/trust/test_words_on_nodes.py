@@ -5,16 +5,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from msgspec.structs import replace
 
-from protocol.errors import NotFound, Unavailable
+from protocol.errors import Denied, NotFound, Unavailable, Unproven
 from protocol.program import identity
+from protocol.trust import certificates
+from protocol.trust.certificates import NODE, Party
 from scheduler.config import SchedulerSettings
 from scheduler.core.known import ADMITTED, REVOKED, WAITING, KnownNode
 from scheduler.pool.admission import Admission
 from scheduler.pool.authority import Authority
 from scheduler.pool.door import Door, Membered
 from scheduler.pool.known import Known
+from scheduler.pool.proof import Proof
 from scheduler.stores.memory import MemoryStore
 from scheduler.stores.sqlite import SqliteStore
 from tests.scheduler.test_placement import a_report
@@ -128,3 +132,27 @@ async def test_a_machine_that_is_gone_keeps_no_authority(tmp_path: Path) -> None
     await nodes.put(replace(there, seen=old))
     assert len(door.replace_authority("next").believed) == 2
     assert door.authority().waits_for == ()
+
+
+@pytest.mark.gen_test
+async def test_an_earlier_certificate_is_no_yes(tmp_path: Path) -> None:
+    """A node that was forgotten, and asks to join anew, waits as any other does."""
+    (tmp_path / "s").mkdir()
+    identity.load(tmp_path / "s")
+    membered = Membered(tmp_path / "s", SchedulerSettings(), time.time)
+    key = Ed25519PrivateKey.generate()
+    who = certificates.fingerprint(key.public_key())
+    nodes = await known(MemoryStore(), a_program(who, "ada", ADMITTED))
+    door, proof = admission(tmp_path, nodes), Proof("none", membered.own, nodes)
+    member = Party(who, NODE, door.authority.pool)
+    await nodes.forget(who)
+    assert await door.renew(member, certificates.ask(key))
+    assert proof.secured("https://ada", who)
+    await nodes.put(a_program(who, "ada", WAITING))
+    with pytest.raises(Denied, match="an admin has to let"):
+        await door.renew(member, certificates.ask(key))
+    with pytest.raises(Unproven, match="waits for an admin"):
+        proof.secured("https://ada", who)
+    await door.admit(who)
+    assert await door.renew(member, certificates.ask(key))
+    assert proof.secured("https://ada", who)
