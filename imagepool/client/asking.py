@@ -6,9 +6,9 @@ from collections.abc import Awaitable, Callable
 from typing import Self, TypeVar, cast
 
 from imagepool.client.credentials import token_of
-from imagepool.client.finding import URL, find_scheduler, is_here
+from imagepool.client.finding import URL, find_scheduler
 from imagepool.client.trying import Trying
-from protocol.errors import Busy, Invalid, Unavailable
+from protocol.errors import Busy, Unavailable
 from protocol.model.checks import check_url
 from protocol.ports.service import BuildService, Caller
 from protocol.remote.client import HttpService
@@ -27,7 +27,6 @@ class Asking:
         if given:
             check_url(given, "url" if url else URL)
         self.url = given.rstrip("/")
-        self._named = bool(given)  # somebody said where the pool is
         self._token = token_of(token, named=bool(given))
         self._caller = Caller(owner=owner) if owner else None
         self._persistence = persistence
@@ -55,19 +54,6 @@ class Asking:
                 self.url = self.url or await find_scheduler()
                 self._service = HttpService(self.url, caller=self._caller, token=self._token)
             return self._service
-
-    async def _confide(self, what: str) -> None:
-        """To be called before a pool is told, or asked, what only the right one may hear or say:
-        mDNS believes anyone. Raises Invalid where nothing but mDNS says that it is the right one,
-        and it is on another machine.
-        """
-        await self._connected()
-        if not self._named and not is_here(self.url):
-            raise Invalid(
-                f"mDNS found {self.url}, which may be anybody: {what}",
-                field="url",
-                expected=f"the pool's URL, by --url or {URL}",
-            )
 
     async def _once(self, verb: Callable[[BuildService], Awaitable[T]]) -> T:
         answer = await verb(await self._pool())

@@ -68,8 +68,6 @@ class AsyncClient(AskingPeople):
         which the create is repeated until it is answered.
         """
         order = orders.order_of(wanted, secrets)
-        if order.secrets:
-            await self._confide("it is told no secrets")
         order = orders.with_inputs(order, await self._inputs(files or {}))
         used = key or uuid.uuid4().hex
         return await self._persisting(
@@ -221,8 +219,6 @@ class AsyncClient(AskingPeople):
     async def retry(self, build_id: str, *, secrets: Secrets | None = None, key: str = "") -> Build:
         """A new build of a stopped build's request. Its secrets are not kept: give them anew."""
         used = key or uuid.uuid4().hex
-        if secrets:
-            await self._confide("it is told no secrets")
         return await self._persisting(
             lambda pool: pool.retry(LOCAL, build_id, key=used, secrets=secrets)
         )
@@ -285,7 +281,6 @@ class AsyncClient(AskingPeople):
         """What somebody pastes on another machine to bring it into the pool; `new`: with another
         token, the one before admits nobody any more.
         """
-        await self._confide("what it would have pasted is not shown")
         return await self._scheduler(lambda pool: pool.invitation(new=new))
 
     async def admit(self, node: str) -> None:

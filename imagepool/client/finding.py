@@ -2,14 +2,11 @@
 
 import asyncio
 import os
-from ipaddress import ip_address
-from urllib.parse import urlsplit
 
 from protocol.errors import Unavailable
 from protocol.program.beacon import Beacon, urls
 from protocol.program.mdns import Mdns
 from protocol.program.settings import ProgramSettings
-from protocol.remote.guard import own_addresses
 
 URL = "IMAGEPOOL_URL"
 """The variable that says where the pool is."""
@@ -17,12 +14,6 @@ POOL = "IMAGEPOOL_POOL"
 """The variable that says which pool's scheduler is looked for by mDNS."""
 SEARCH = 3.0
 """Seconds in which a scheduler on this machine or LAN must answer by mDNS."""
-
-
-def is_here(url: str) -> bool:
-    """Whether a URL that mDNS found leads to this machine."""
-    address = ip_address((urlsplit(url).hostname or "").partition("%")[0])
-    return address.is_loopback or address in own_addresses()
 
 
 async def find_scheduler() -> str:
