@@ -5,7 +5,6 @@ from typing import IO, Any
 
 import click
 
-from imagepool.cli.words import printable
 from protocol.errors import PoolError
 
 FAILED = 1
@@ -26,8 +25,7 @@ class Failure(click.ClickException):
     def __init__(self, error: PoolError, code: int, *, as_json: bool = False) -> None:
         expected = f" (expected: {error.expected})" if error.expected else ""
         named = "" if error.field in error.detail else f"{error.field}: "
-        lines = (named + error.detail + expected).split("\n")
-        super().__init__("\n".join(map(printable, lines)))  # others wrote it
+        super().__init__(named + error.detail + expected)
         self.exit_code = code  # type: ignore[misc]
         self._json = as_json
         self._error = error

@@ -6,7 +6,6 @@ import click
 
 from imagepool.cli.connect import with_pool
 from imagepool.cli.watch import print_json
-from imagepool.cli.words import printable
 
 if TYPE_CHECKING:
     from imagepool import AsyncClient
@@ -75,4 +74,4 @@ async def authority(pool: "AsyncClient", step: str | None, as_json: bool) -> Non
         if other != state.makes:
             click.echo(f"believed, too: {other[:_DIGEST]}")
     if state.waits_for:
-        click.echo(printable(f"waiting for {', '.join(state.waits_for)}"))
+        click.echo(f"waiting for {', '.join(state.waits_for)}")

@@ -49,8 +49,8 @@ def state(word: str) -> str:
 
 
 def note(line: str, **style: Any) -> None:
-    """A line about what happens, beside the output proper; what others wrote may stand in it."""
-    click.echo(coloured(words.printable(line), sys.stderr, **style), err=True, color=True)
+    """A line about what happens, beside the output proper."""
+    click.echo(coloured(line, sys.stderr, **style), err=True, color=True)
 
 
 class Screen:

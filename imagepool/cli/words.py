@@ -32,7 +32,7 @@ def ending(build: Build) -> str:
     if build.node is not None:
         words += f" on {build.node.name}"
     why = reason(build)
-    return printable(words + (f": {why}" if why else ""))
+    return words + (f": {why}" if why else "")
 
 
 def reason(build: Build) -> str:
@@ -48,12 +48,12 @@ def status(build: Build) -> str:
 def doing(build: Build) -> str:
     """What a build does now, in a line."""
     if build.state is State.WAITING:
-        return f"waiting: {printable(build.reason)}" if build.reason else "waiting"
+        return f"waiting: {build.reason}" if build.reason else "waiting"
     own = [command for command in build.commands if not command.added]
-    node = f" on {printable(build.node.name)}" if build.node else ""
+    node = f" on {build.node.name}" if build.node else ""
     for number, command in enumerate(own, 1):
         if command.state is State.RUNNING:
-            return f"command {number} of {len(own)}{node}: {printable(command.name)}"
+            return f"command {number} of {len(own)}{node}: {command.name}"
     return f"{build.stage.value}{node}"
 
 
@@ -80,9 +80,9 @@ def build_card(build: Build, explanation: Explanation, paint: Paint = plain) -> 
     if build.result is not None:
         lines.append(f"result    {paint(build.result.value)}")
     if build.node is not None:
-        lines.append(f"node      {printable(build.node.name)} (attempt {build.attempt})")
+        lines.append(f"node      {build.node.name} (attempt {build.attempt})")
     lines += _times(build)
-    lines += [f"owner     {printable(build.owner)}"] * bool(build.owner)
+    lines += [f"owner     {build.owner}"] * bool(build.owner)
     lines += [f"note      {printable(guidance.note)}"] * bool(guidance.note)
     lines += [f"label     {name}={printable(text)}" for name, text in guidance.labels.items()]
     lines += [f"retry of  {build.retry_of}"] * bool(build.retry_of)
@@ -96,7 +96,7 @@ def build_card(build: Build, explanation: Explanation, paint: Paint = plain) -> 
         lines.append(f"{which} {printable(command.name)}: {command.state.value}{code}")
     for artifact in build.artifacts:
         digest = "still being made" if artifact.growing else f"sha256 {artifact.sha256}"
-        lines.append(printable(f"artifact  {artifact.name}, {size(artifact.size)}, {digest}"))
+        lines.append(f"artifact  {artifact.name}, {size(artifact.size)}, {digest}")
     lines += [f"used      {used(build.usage)}"] if build.usage is not None else []
     return "\n".join(lines + _history(explanation))
 
@@ -137,8 +137,7 @@ def _why(explanation: Explanation) -> list[str]:
         soon = explanation.estimate
         likely = "" if soon is None else f", likely to begin in {age(soon)}"
         lines.append(f"queue     place {explanation.place}{likely}")
-    refusals = explanation.refusals
-    return lines + [printable(f"  {refusal.name}: {refusal.reason}") for refusal in refusals]
+    return lines + [f"  {refusal.name}: {refusal.reason}" for refusal in explanation.refusals]
 
 
 EVENTS = {
@@ -164,16 +163,16 @@ def _history(explanation: Explanation) -> list[str]:
     lines = []
     for step in explanation.history:
         cause = "" if step.cause == explanation.reason else f": {printable(step.cause)}"
-        said = EVENTS.get(step.event, printable(step.event))
+        said = EVENTS.get(step.event, step.event)
         lines.append(f"  {moment(step.at)} {said}{cause if step.cause else ''}")
     return lines
 
 
 def report(told: Report, paint: Paint = plain) -> str:
     """What a program states of itself, in a line."""
-    who = printable(f"{told.role} {told.name}, version {told.version}")
-    words = f"{who}: {paint(printable(told.status))}, {told.used} of {told.slots} slots used"
-    return words + (f": {printable(told.reason)}" if told.reason else "")
+    words = f"{told.role} {told.name}, version {told.version}: {paint(told.status)}"
+    words += f", {told.used} of {told.slots} slots used"
+    return words + (f": {told.reason}" if told.reason else "")
 
 
 def node_table(roster: Roster, paint: Paint = plain) -> str:
@@ -199,7 +198,7 @@ def on_node(node: RosterEntry) -> str:
     """What keeps a node from being empty."""
     count = max(len(node.builds), node.used)
     builds = f"still has {count} {'build' if count == 1 else 'builds'}"
-    return builds if node.state == "cordoned" else printable(f"is {node.state}: {node.reason}")
+    return builds if node.state == "cordoned" else f"is {node.state}: {node.reason}"
 
 
 def clock(ahead: float | None) -> str:

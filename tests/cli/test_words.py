@@ -3,24 +3,10 @@
 from msgspec.structs import replace
 
 from imagepool.cli import words
-from imagepool.cli.exits import Failure
-from protocol.errors import PoolError
-from protocol.model.build import (
-    Artifact,
-    Build,
-    CommandStatus,
-    NodeReference,
-    Result,
-    Stage,
-    State,
-    Step,
-    Usage,
-    new_build,
-)
+from protocol.model.build import Build, NodeReference, Result, Stage, State, Step, Usage, new_build
 from protocol.model.lifecycle import Event
-from protocol.model.messages import Explanation, Refusal, Roster, RosterEntry
+from protocol.model.messages import Explanation
 from protocol.model.request import BuildRequest
-from tests.scheduler.test_placement import a_report
 
 WHY = "the command 'make' ended with 3"
 
@@ -77,34 +63,3 @@ def test_how_a_build_ended_is_said_once() -> None:
     cancelled = words.ending(stopped(Result.CANCELLED, "it was cancelled"))
     assert cancelled == "build ab cancelled after 90.0 s on ada"
     assert words.ending(stopped(Result.FAILED, WHY)).endswith(f"on ada: {WHY}")
-
-
-def test_nothing_that_others_say_moves_the_terminal() -> None:
-    """A node's name, reason, version and artifacts; what a build is refused for."""
-    bad = "\x1b]0;x\x07\x9b2J\u202e\n\r"
-    build = replace(
-        stopped(Result.FAILED, f"why{bad}"),
-        node=NodeReference("0f", f"ada{bad}"),
-        artifacts=(Artifact(f"a{bad}", 1, f"ab{bad}"),),
-        commands=(CommandStatus(f"make{bad}", start=0),),
-    )
-    running = replace(build, stage=Stage.RUNNING, result=None)
-    waiting = replace(running, stage=Stage.QUEUED)
-    refusals = (Refusal("0f", f"ada{bad}", f"full{bad}"),)
-    history = (Step(1.0, f"e{bad}", Stage.QUEUED, f"c{bad}"),)
-    why = Explanation("ab", State.WAITING, f"r{bad}", refusals=refusals, history=history)
-    node = a_report(f"ada{bad}", version=bad, status=f"busy{bad}", reason=bad)
-    entry = RosterEntry("http://x", ("mdns",), f"lost{bad}", bad, name=f"ada{bad}")
-    for shown in (
-        words.ending(build),
-        words.doing(running),
-        words.doing(waiting),
-        words.build_card(build, why),
-        words.build_table([build]),
-        words.explained(why),
-        words.report(node),
-        words.node_table(Roster("s", (entry,), 0, 0)),
-        words.on_node(entry),
-        Failure(PoolError(f"no{bad}", field=bad, expected=bad), 1).format_message(),
-    ):
-        assert all(line.isprintable() for line in shown.split("\n"))
