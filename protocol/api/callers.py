@@ -67,7 +67,7 @@ class ProvenCallers:
         self._for_strangers = for_strangers
 
     def caller_of(self, request: HTTPServerRequest) -> Caller:
-        """See Callers. Who has no certificate is nobody, may ask to join, and nothing else."""
+        """See Callers. Who has no certificate is nobody, and may ask to join."""
         shown = request.get_ssl_certificate(binary_form=True)
         assert shown is None or isinstance(shown, bytes)
         party = self._memberships.party(shown)
