@@ -15,7 +15,7 @@ from protocol.errors import Busy, Denied, PoolError
 from protocol.model.messages import Admittance, Joining, Renewal
 from protocol.remote.exchange import ANSWER, Exchange, Secured
 from protocol.trust import certificates
-from protocol.trust.certificates import SCHEDULER, Party
+from protocol.trust.certificates import SCHEDULER
 from protocol.trust.membership import Membership, Memberships, believing, issued, unproven
 from protocol.trust.token import JoinToken
 
@@ -66,7 +66,7 @@ class Applicant:
         finally:
             await exchange.close()
         authorities = tuple(certificates.read(one) for one in given.authorities)
-        wanted = Party(self.id, self._role, pool)
+        wanted = certificates.Party(self.id, self._role, pool)
         return issued(authorities, certificates.read(given.certificate), wanted)
 
 
