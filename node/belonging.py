@@ -102,8 +102,8 @@ class Belonging:
         return tuple(dict.fromkeys((*self._named, *heard)))
 
     async def _renew(self, pool: str) -> None:
-        def place() -> str:
-            heard = [places for known, places in self._heard.values() if known == pool]
-            return next((url for places in heard for url in places), next(iter(self._named), ""))
+        def places() -> tuple[str, ...]:
+            heard = (urls for known, urls in self._heard.values() if known == pool)
+            return tuple(dict.fromkeys((*self._named, *(url for urls in heard for url in urls))))
 
-        await keep_joined(self._applicant, self.memberships, pool, place, self._every)
+        await keep_joined(self._applicant, self.memberships, pool, places, self._every)

@@ -27,6 +27,7 @@ from protocol.program import health, identity, mdns
 from protocol.program.admitting import People, pool_address
 from protocol.program.beacon import Beacon
 from protocol.program.identity import Identity
+from protocol.program.joining import AUTHORITY_PATH, JOIN_PATH
 from protocol.program.logs import log_step
 from protocol.program.metrics import Metrics, Program, new_steps
 from protocol.program.running import Listener, Ready
@@ -155,7 +156,11 @@ class Scheduler:
         if members:
             assert self.membered is not None
             assert self.door is not None
-            callers = ProvenCallers(self.membered.memberships, self.door.admission.is_revoked)
+            callers = ProvenCallers(
+                self.membered.memberships,
+                self.door.admission.is_revoked,
+                for_strangers=(AUTHORITY_PATH, JOIN_PATH),
+            )
             routes = MEMBERS_ROUTES
         return application(
             Context(OwnedService(self.service), self.settings, callers, extras), routes

@@ -42,6 +42,11 @@ T = TypeVar("T")
 DRAIN = 64 << 20
 """Bytes over the limit that are still read, and dropped, before a body is refused."""
 
+STRANGERS = 64 << 10
+"""Bytes of a body that counts, of those whom nobody knows: enough to log in, or to ask to join.
+Many of them together have as many bytes in memory as they may have connections, times this.
+"""
+
 FORM = "application/x-www-form-urlencoded"
 """What curl says of a body unless it is told otherwise."""
 
@@ -111,7 +116,7 @@ class Handler(web.RequestHandler):
 
     def bound(self) -> int:
         """Bytes of a body that are read at all; a handler that passes them on may take more."""
-        return self.limits.body_limit + DRAIN
+        return self.most + DRAIN
 
     def _may_still(self, before: Caller, permission: access.Permission) -> bool:
         """Whether who asked would be let in now, as the same."""
@@ -149,7 +154,7 @@ class Handler(web.RequestHandler):
         the client hears why.
         """
         self.received += len(chunk)
-        if self.received > self.limits.body_limit:
+        if self.received > self.most:
             self.body.clear()
         else:
             self.body += chunk
@@ -210,10 +215,16 @@ class Handler(web.RequestHandler):
             values=limits.value_limit,
         )
 
+    @property
+    def most(self) -> int:
+        """Bytes of a body that count, of this caller."""
+        limit = self.limits.body_limit
+        return min(limit, STRANGERS) if self.caller.role is Role.NOBODY else limit
+
     def whole_body(self) -> bytes:
         """The body. Raises TooLarge."""
-        if self.received > self.limits.body_limit:
-            raise self.too_large(self.limits.body_limit)
+        if self.received > self.most:
+            raise self.too_large(self.most)
         return bytes(self.body)
 
     def number(self, name: str, default: float, *, low: float, high: float) -> float:

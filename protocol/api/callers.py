@@ -5,7 +5,7 @@ the address that it came from.
 import hashlib
 import hmac
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Protocol
 from urllib.parse import urlsplit
 
@@ -57,9 +57,16 @@ class Rules(Struct, frozen=True):
 class ProvenCallers:
     """On the listener for the pool: programs, by their certificates."""
 
-    def __init__(self, memberships: Memberships, is_revoked: Callable[[str], bool]) -> None:
+    def __init__(
+        self,
+        memberships: Memberships,
+        is_revoked: Callable[[str], bool],
+        for_strangers: Collection[str] = (),
+    ) -> None:
+        """`for_strangers`: paths that may be asked for without a certificate."""
         self._memberships = memberships
         self._is_revoked = is_revoked
+        self._for_strangers = for_strangers
 
     def caller_of(self, request: HTTPServerRequest) -> Caller:
         """See Callers. Who has no certificate is nobody, and may ask to join."""
@@ -67,6 +74,8 @@ class ProvenCallers:
         assert shown is None or isinstance(shown, bytes)
         party = self._memberships.party(shown)
         if party is None:
+            if request.path not in self._for_strangers:
+                raise Unauthenticated("this is for members of the pool", expected="a certificate")
             return Caller(owner="", role=Role.NOBODY)
         if self._is_revoked(party.id):
             raise Denied("this program was put out of the pool")

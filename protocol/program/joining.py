@@ -69,16 +69,17 @@ class Applicant:
         context = believing(authority)
         name = certificates.server_name(SCHEDULER, pool)
         asked = Joining(token.secret, certificates.ask(self._key), self._role, self._name)
-        return await self._asked(url, Secured(lambda: context, name), JOIN_PATH, asked)
+        return await self._asked(url, Secured(lambda: context, name), JOIN_PATH, asked, pool)
 
     async def renew(self, url: str, memberships: Memberships, pool: str) -> Membership:
         """The same for a member. Raises as `join`."""
         name = certificates.server_name(SCHEDULER, pool)
         secured = Secured(lambda: memberships.client(pool), name)
-        return await self._asked(url, secured, RENEW_PATH, Renewal(certificates.ask(self._key)))
+        asked = Renewal(certificates.ask(self._key))
+        return await self._asked(url, secured, RENEW_PATH, asked, pool)
 
     async def _asked(
-        self, url: str, secured: Secured, path: str, asked: Joining | Renewal
+        self, url: str, secured: Secured, path: str, asked: Joining | Renewal, pool: str
     ) -> Membership:
         exchange = Exchange(url, {}, ANSWER, secured, self._guard(url))
         try:
@@ -86,7 +87,8 @@ class Applicant:
         finally:
             await exchange.close()
         authorities = tuple(certificates.read(one) for one in given.authorities)
-        return issued(authorities, certificates.read(given.certificate), self.id, self._role)
+        wanted = certificates.Party(self.id, self._role, pool)
+        return issued(authorities, certificates.read(given.certificate), wanted)
 
 
 async def shown(url: str, guard: Guard | None = None) -> Shown:
@@ -142,25 +144,29 @@ async def keep_joined(
     applicant: Applicant,
     memberships: Memberships,
     pool: str,
-    url: Callable[[], str],
+    urls: Callable[[], tuple[str, ...]],
     every: float,
     clock: Callable[[], float] = time.time,
 ) -> None:
-    """Ask again for a certificate, and for what to believe, each `every` seconds, at the URL where
-    the scheduler is then; empty: nobody knows. Sooner where ours is about to end.
+    """Ask again for a certificate, and for what to believe, each `every` seconds, wherever the
+    scheduler may be then: anybody can say that it is elsewhere, so that each place is tried.
     """
     said = ""
     while True:
         # Not all at once where many were started together.
         await asyncio.sleep(every * random.uniform(0.8, 1.0))
-        if not (place := url()):
-            continue
-        try:
-            memberships.put(await applicant.renew(place, memberships, pool))
-            words = ""
-        except (PoolError, OSError) as error:
-            left = certificates.ends(memberships.all()[pool].certificate) - clock()
-            words = f"the certificate could not be renewed, it has {left / 86400:.1f} days: {error}"
+        places = urls()
+        words = ""
+        for place in random.sample(places, len(places)):
+            try:
+                memberships.put(await applicant.renew(place, memberships, pool))
+            except (PoolError, OSError) as error:
+                left = certificates.ends(memberships.all()[pool].certificate) - clock()
+                days = f"{left / 86400:.1f} days"
+                words = f"the certificate could not be renewed, it has {days}: {error}"
+            else:
+                words = ""
+                break
         if words and words != said:
             log.warning("%s", words)
         said = words

@@ -35,7 +35,7 @@ from protocol.model.messages import (
 )
 from protocol.model.request import BuildRequest, Forward, Order, Secrets
 from protocol.ports.service import ByteRange, ByteStream, Caller, OpenArtifact, OpenLog
-from protocol.remote.exchange import ANSWER, Exchange, Secured, number
+from protocol.remote.exchange import ANSWER, Exchange, Secured, number, whole
 from protocol.remote.guard import Guard
 from protocol.remote.people import RemotePeople
 from protocol.remote.response import ResponseStream
@@ -179,14 +179,13 @@ class HttpService:
         length = number(response, "Content-Length")
         start, size, growing = 0, length, False
         if response.status == 206:
-            span, _, whole = response.headers.get("Content-Range", "").rpartition("/")
-            first = span.removeprefix("bytes ").partition("-")[0]
-            growing = whole == "*"
-            if not (first.isdigit() and (growing or whole.isdigit())):
+            span, _, all_of_it = response.headers.get("Content-Range", "").rpartition("/")
+            first = whole(span.removeprefix("bytes ").partition("-")[0])
+            growing, last = all_of_it == "*", whole(all_of_it)
+            if first is None or (last is None and not growing):
                 response.close()
                 raise Unavailable(f"{self.url} answered a range without saying which")
-            start = int(first)
-            size = start + length if growing else int(whole)
+            start, size = first, first + length if last is None else last
         digest = response.headers.get("ETag", "").strip('"')
         artifact = Artifact(name, size, digest, growing=growing)
         return OpenArtifact(artifact, start, start + length, ResponseStream(response, length))

@@ -41,6 +41,7 @@ ANSWER_LIMIT = 64 << 20
 """Bytes that an answer that is read whole may have."""
 _PIECE = 1 << 20
 _SHOWN = 200  # characters of a foreign error that are told
+_DETAIL = 4000  # characters of each word of an error that another program tells
 _ALIVE = {
     "TCP_KEEPIDLE": 5,  # seconds of silence after which the other machine is asked whether it lives
     "TCP_KEEPINTVL": 5,  # seconds between such questions
@@ -271,11 +272,18 @@ async def read(response: aiohttp.ClientResponse, limit: int) -> bytes:
 
 def number(response: aiohttp.ClientResponse, header: str) -> int:
     """What a header says; where it says no number, the answer is given up. Raises Unavailable."""
-    text = response.headers.get(header, "")
-    if not text.isdigit():
+    value = whole(response.headers.get(header, ""))
+    if value is None:
         response.close()
         raise Unavailable(f"the answer has no {header}")
-    return int(text)
+    return value
+
+
+def whole(text: str) -> int | None:
+    """A whole number that somebody else wrote; None where it is none, or has more digits than any
+    size or place has. Whoever answers may be anybody: nothing else may come of it.
+    """
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else None
 
 
 def _typed(body: bytes, kind: type[T]) -> T:
@@ -295,14 +303,15 @@ def _error(response: aiohttp.ClientResponse, body: bytes, url: str) -> PoolError
     except (PoolError, KeyError):
         said = " ".join(body[:200].decode("utf-8", "replace").split())
         return _foreign(f"{url} answered {response.status}, and not as a program of ours: {said!r}")
-    words = {"field": problem.field, "expected": problem.expected}
+    detail = problem.detail[:_DETAIL]
+    words = {"field": problem.field[:_DETAIL], "expected": problem.expected[:_DETAIL]}
     if issubclass(kind, Unsatisfiable):
-        size = response.headers.get("Content-Range", "").rpartition("/")[2]
-        return Unsatisfiable(problem.detail, size=int(size) if size.isdigit() else None, **words)
+        size = whole(response.headers.get("Content-Range", "").rpartition("/")[2])
+        return Unsatisfiable(detail, size=size, **words)
     if issubclass(kind, Busy):
-        after = response.headers.get("Retry-After", "")
-        return kind(problem.detail, retry_after=int(after) if after.isdigit() else 5, **words)
-    return kind(problem.detail, **words)
+        after = whole(response.headers.get("Retry-After", ""))
+        return kind(detail, retry_after=5 if after is None else after, **words)
+    return kind(detail, **words)
 
 
 def _foreign(detail: str) -> Unavailable:

@@ -72,6 +72,9 @@ class Admission:
             raise Denied("a certificate is renewed for one's own key", field="request")
         if self.is_revoked(party.id):
             raise Denied("this program was put out of the pool", field="id")
+        known = self._known.of(party.id)
+        if known is not None and known.admission == WAITING:
+            raise Denied("an admin has to let this program in", field="id")
         return self.authority.admit(request, party.role)
 
     async def admit(self, name: str) -> KnownNode:
@@ -87,9 +90,17 @@ class Admission:
         return await self._known.change(node.id, admission=REVOKED, admission_reason=reason)
 
     def _named(self, name: str) -> KnownNode:
-        found = [node for node in self._known.all() if name == node.name or node.id == name]
-        if not found and len(name) >= 8:
-            found = [node for node in self._known.all() if node.id.startswith(name)]
+        """Nodes call themselves what they like: a whole id is that node's, and for all else there
+        must be one node only that can be meant.
+        """
+        if (known := self._known.of(name)) is not None:
+            return known
+        least = 8  # digits of an id that tell it
+        found = [
+            node
+            for node in self._known.all()
+            if node.name == name or (len(name) >= least and node.id.startswith(name))
+        ]
         if len(found) != 1:
             raise NotFound(
                 f"{len(found) or 'no'} nodes are called {name[:64]!r}",
