@@ -60,7 +60,8 @@ def _copied(folder: Path, target: Path) -> list[str]:
 
     names = [KEY, *_files(folder, authority.FOLDER), *_files(folder, membership.FOLDER)]
     for name in names:
-        (target / name).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for parent in reversed(Path(name).parents):
+            (target / parent).mkdir(mode=0o700, exist_ok=True)
         shutil.copyfile(folder / name, target / name)
         os.chmod(target / name, 0o600)
     for name in (sqlite.FILE, accounts.FILE, audit.FILE):

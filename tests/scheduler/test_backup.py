@@ -74,27 +74,6 @@ async def test_a_restored_copy_is_the_same_pool(tmp_path: Path) -> None:
             await in_state(scheduler, node, "ready")
 
 
-async def test_who_may_call_and_who_is_of_the_pool(tmp_path: Path) -> None:
-    """Is in the copy: what is made of it knows the same people, and is nobody else's in between;
-    its members need no new invitation.
-    """
-    members = {"pool_listen": "127.0.0.1:0"}
-    async with a_scheduler(tmp_path, home="s", **members) as pool:
-        text, _ = await pool.parts.people.accounts.make_token("ada", Role.ADMIN)
-        invited = pool.parts.door.invitation().token
-        believed = pool.parts.door.authorities()
-        copied = await backup(tmp_path / "s", tmp_path / "copy")
-        assert copied.exit_code == 0, copied.output
-    for path in (tmp_path / "copy").rglob("*"):
-        assert path.stat().st_mode & 0o077 == 0, path
-    shutil.copytree(tmp_path / "copy", tmp_path / "s2")
-    async with a_scheduler(tmp_path, home="s2", **members) as pool:
-        assert pool.parts.people.accounts.token(text).name == "ada"
-        assert not pool.parts.people.accounts.empty
-        assert pool.parts.door.invitation().token == invited
-        assert pool.parts.door.authorities() == believed
-
-
 @pytest.mark.parametrize("case", ["no store", "a target that is there"])
 def test_what_is_wrong_is_said(tmp_path, case) -> None:
     """With the exit code of wrong usage, and nothing is written."""
