@@ -22,4 +22,9 @@ except ImportError:
 # networks alone; tests of these have engine and network namespace of their own.
 os.environ.setdefault("IMAGEPOOL_BUILD_NETWORK", "open")
 
-pytest_plugins = ["pytest_tornado.plugin", "tests.figures", "tests.leaks", "tests.system.fixtures"]
+pytest_plugins = [
+    "pytest_tornado.plugin",
+    "tests.figures",
+    "tests.leaks.plugin",
+    "tests.system.fixtures",
+]
