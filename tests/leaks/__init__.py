@@ -24,15 +24,14 @@ known: dict[Secret, str] = {}
 """What tests in this process used -> the first that did."""
 written = Written()
 """What was heard in this process."""
+_met: set[bytes] = set()  # what has a name already
 
 
 def used(secret: str | bytes, what: str = "secret") -> None:
     """From now on this must not have been written anywhere, before or after."""
     lines = [secret] if isinstance(secret, bytes) else secret.splitlines()
     for line in lines:
-        found = Secret.of(line, what)
-        if found is not None:
-            known.setdefault(found, now())
+        _know(Secret.of(line, what), now())
 
 
 def wrote(text: str | bytes, where: str) -> None:
@@ -66,7 +65,13 @@ def hear_children() -> None:
     if path := os.environ.pop(FILE, ""):
         for line in Path(path).read_text().splitlines():
             note = json.loads(line)
-            found = Secret.of(base64.b64decode(note["secret"]), note["what"], text=note["text"])
-            if found is not None:
-                known.setdefault(found, note["test"])
+            data = base64.b64decode(note["secret"])
+            _know(Secret.of(data, note["what"], text=note["text"]), note["test"])
         Path(path).unlink()
+
+
+def _know(secret: Secret | None, test: str) -> None:
+    """By the first name that it was given."""
+    if secret is not None and secret.data not in _met:
+        _met.add(secret.data)
+        known[secret] = test
