@@ -1,4 +1,4 @@
-"""`python -m bench [noop] [relay] [store] [create] [logs] [--runs N] [--json FILE]`."""
+"""`python -m bench [NAME...] [--runs N] [--json FILE]`: measure all, or those that are named."""
 
 import argparse
 import asyncio
