@@ -21,14 +21,14 @@ from protocol.remote.client import HttpService
 COUNTS = (0, 200, 500)
 """Nodes at which is measured."""
 WITHOUT, TLS = "without TLS", "by TLS"
-_CALM = 10.0  # seconds that they are left alone before
+_CALM = 6.0  # seconds that they are left alone before
 _WATCHED = 10.0  # seconds in which processor time is counted: two polls of each
 _START = 600.0  # seconds that they may take to be ready
 COLUMNS = (
     *(Column(f"{count}", f"scheduler, {count} nodes, MiB") for count in COUNTS),
-    Column("each", "KiB a node", digits=1, ratio=True),
+    Column("each", "KiB a node", digits=1, ratio=True, spread=True),
     Column("node", "node itself, KiB"),
-    Column("cpu", f"scheduler CPU, {COUNTS[-1]} nodes, ms/s", digits=1, ratio=True),
+    Column("cpu", f"scheduler CPU, {COUNTS[-1]} nodes, ms/s", digits=1, ratio=True, spread=True),
 )
 
 

@@ -15,10 +15,10 @@ from bench.relay import SIZE, artifact, side
 PLAIN, RELAY = "relay", "relay, TLS"
 OTHER_PLAIN, OTHER_SPLICE, OTHER = "haproxy", "haproxy, splice", "haproxy, TLS"
 COLUMNS = (
-    Column("speed", "MB/s", ratio=True),
-    Column("relay", "relay CPU, s/GiB", digits=2),
+    Column("speed", "MB/s", ratio=True, spread=True),
+    Column("relay", "relay CPU, s/GiB", digits=2, spread=True),
     Column("origin", "node CPU, s/GiB", digits=2),
-    Column("whole", "both, s/GiB", digits=2, ratio=True),
+    Column("whole", "both, s/GiB", digits=2, ratio=True, spread=True),
     Column("memory", "relay peak, MiB"),
 )
 

@@ -42,7 +42,8 @@ POLLING = 3.0
 FORWARDS, BUILDS = 400, 30
 WITHOUT, TLS = "without", "by TLS"
 COLUMNS = tuple(
-    Column(name, f"{name}, CPU ms", digits=2, ratio=True) for name in ("poll", "forward", "build")
+    Column(name, f"{name}, CPU ms", digits=2, ratio=True, spread=True)
+    for name in ("poll", "forward", "build")
 )
 _NOTHING = BuildRequest(Recipe((), output=NoOutput()))
 _POLLS = re.compile(
