@@ -43,7 +43,7 @@ check: ## format, lint, types, architecture; less than a minute
 	@.venv/bin/pytest -q tests/architecture
 
 bench: PARTS += bench-parts
-bench: setup ## measure: the pool beside the raw engine, the relay beside nginx, logs beside the engine's
+bench: setup ## measure: the pool beside the raw engine, the relay beside nginx and haproxy, TLS beside none, logs beside the engine's
 	@setup/bench-parts.sh
 	@setup/as-root.sh .venv/bin/python -m bench
 

@@ -33,6 +33,7 @@ from protocol.program.metrics import Metrics, Program, new_steps
 from protocol.program.running import Listener, Ready
 from protocol.program.settings import data_folder
 from protocol.program.source import source
+from protocol.remote import tls_buffer
 from protocol.storage.blob_folder import BlobFolder
 from protocol.storage.database import keep_erasing
 from protocol.trust.owned import OwnedService
@@ -227,6 +228,7 @@ class Scheduler:
 async def run(settings: SchedulerSettings, ready: Ready, stop: asyncio.Event) -> None:
     """Serve until `stop`. Raises PoolError where it cannot start."""
     folder = data_folder(settings, "scheduler")
+    tls_buffer.share()  # there is a connection to each node, and all downloads come by these
     with identity.open_data(folder):
         me = identity.load(folder)
         store = open_store(settings.store, folder)

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from msgspec import Struct
 from msgspec.structs import replace
 from tornado.httputil import HTTPServerRequest
+from tornado.iostream import StreamClosedError
 
 from protocol.api.failures import Failures, is_address, is_loopback
 from protocol.errors import Denied, Invalid, Unauthenticated
@@ -69,7 +70,11 @@ class ProvenCallers:
         self._for_strangers = for_strangers
 
     def caller_of(self, request: HTTPServerRequest) -> Caller:
-        """See Callers. Who has no certificate is nobody, and may ask to join."""
+        """See Callers. Who has no certificate is nobody, and may ask to join. Raises
+        StreamClosedError where the caller has hung up.
+        """
+        if request.connection.stream.closed():  # type: ignore[union-attr]
+            raise StreamClosedError  # nobody is there to show one
         shown = request.get_ssl_certificate(binary_form=True)
         assert shown is None or isinstance(shown, bytes)
         party = self._memberships.party(shown)

@@ -1,17 +1,20 @@
 """Who asks, by what a request carries; every way to be believed, and what is believed of nobody."""
 
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tornado.httputil import HTTPHeaders, HTTPServerRequest, RequestStartLine
+from tornado.iostream import IOStream, StreamClosedError
 
-from protocol.api.callers import ClientCallers, Rules, csrf_token, headers
+from protocol.api.callers import ClientCallers, ProvenCallers, Rules, csrf_token, headers
 from protocol.api.failures import Failures
 from protocol.errors import Denied, Invalid, TooOften, Unauthenticated
 from protocol.ports.service import Caller, Role
 from protocol.trust.accounts import Accounts
+from protocol.trust.membership import Memberships
 
 LAN = "192.0.2.7"
 PROGRAM = "a" * 40
@@ -418,3 +421,25 @@ def test_memory_has_a_bound() -> None:
     with pytest.raises(TooOften):
         failures.count("10.0.3.249")
     failures.count("10.0.0.0")
+
+
+# On the listener for the pool
+
+
+@pytest.mark.gen_test
+async def test_one_who_is_gone_already(tmp_path: Path) -> None:
+    """Whose certificate can be asked for no more: dropped, as all who hang up are."""
+
+    class Gone(Connection):
+        def __init__(self) -> None:
+            super().__init__(LAN)
+            self.stream = IOStream(socket.socket())
+            self.stream.close()
+
+    connection: Any = Gone()
+    line = RequestStartLine("GET", "/status", "HTTP/1.1")
+    given = HTTPHeaders({"Host": "x"})
+    request = HTTPServerRequest(start_line=line, headers=given, connection=connection)
+    callers = ProvenCallers(Memberships(tmp_path, tmp_path / "key.pem"), lambda program: False)
+    with pytest.raises(StreamClosedError):
+        callers.caller_of(request)
