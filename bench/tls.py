@@ -28,7 +28,7 @@ from protocol.program import identity
 from protocol.program.identity import KEY, key_of
 from protocol.program.joining import Applicant
 from protocol.remote.client import HttpService
-from protocol.remote.exchange import Secured
+from protocol.remote.connecting import Secured
 from protocol.trust.certificates import NODE, SCHEDULER, server_name
 from protocol.trust.membership import Memberships
 from protocol.trust.token import read

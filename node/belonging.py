@@ -13,7 +13,7 @@ from protocol.model.networks import LOOPBACK, reach
 from protocol.program.beacon import Beacon, urls
 from protocol.program.identity import KEY, key_of
 from protocol.program.joining import Applicant, keep_asking, keep_joined
-from protocol.remote.exchange import Secured
+from protocol.remote.connecting import Secured
 from protocol.remote.guard import Guard
 from protocol.trust import certificates, token
 from protocol.trust.certificates import NODE, SCHEDULER, server_name

@@ -20,7 +20,7 @@ from protocol.program import joining
 from protocol.program.beacon import urls
 from protocol.program.joining import Shown
 from protocol.remote.client import HttpService
-from protocol.remote.exchange import Secured
+from protocol.remote.connecting import Secured
 from protocol.trust import certificates, token
 from protocol.trust.certificates import SCHEDULER, SKEW, server_name
 from protocol.trust.membership import Memberships, believing

@@ -17,7 +17,8 @@ from msgspec import Struct
 from protocol import wire
 from protocol.errors import Busy, Denied, Invalid, PoolError
 from protocol.model.messages import Admittance, Joining, Renewal
-from protocol.remote.exchange import ANSWER, Exchange, Secured, read, unavailable
+from protocol.remote.connecting import Secured, unavailable
+from protocol.remote.exchange import ANSWER, Exchange, read
 from protocol.remote.guard import Guard
 from protocol.trust import certificates
 from protocol.trust.certificates import NODE, SCHEDULER

@@ -35,7 +35,8 @@ from protocol.model.messages import (
 )
 from protocol.model.request import BuildRequest, Forward, Order, Secrets
 from protocol.ports.service import ByteRange, ByteStream, Caller, OpenArtifact, OpenLog
-from protocol.remote.exchange import ANSWER, Exchange, Secured, number, whole
+from protocol.remote.connecting import Secured
+from protocol.remote.exchange import ANSWER, Exchange, number, whole
 from protocol.remote.guard import Guard
 from protocol.remote.people import RemotePeople
 from protocol.remote.response import ResponseStream

@@ -16,15 +16,14 @@ from sqlite3 import Connection
 from typing import TypeVar
 
 import msgspec
-from argon2 import PasswordHasher
-from argon2.exceptions import InvalidHashError, VerificationError
 from msgspec import Struct
 
 from protocol import wire
-from protocol.errors import Busy, Conflict, Denied, Invalid, NotFound
+from protocol.errors import Conflict, Denied, Invalid, NotFound
 from protocol.model.people import PASSWORD_LEAST, PASSWORD_LIMIT, OwnerName
 from protocol.ports.service import Role
 from protocol.storage.database import Database
+from protocol.trust.passwords import Passwords
 
 T = TypeVar("T", bound=Struct)
 
@@ -45,8 +44,6 @@ MIGRATIONS = (
 )
 
 _TEXT = re.compile(PREFIX + r"([a-z2-7]{8})-([a-z2-7]{26})")
-_AT_ONCE = 2  # passwords that are hashed at the same time: each takes 64 MiB for a moment
-_QUEUE = 20  # passwords that are checked, or wait for that
 _ROLES = (Role.VIEWER, Role.USER, Role.OPERATOR, Role.ADMIN)
 
 
@@ -89,9 +86,7 @@ class Accounts:
         self._database = Database(folder / FILE, MIGRATIONS)
         self._tokens = {kept.token.id: kept for kept in self._database.read(_tokens)}
         self._users = {kept.user.name: kept for kept in self._database.read(_users)}
-        self._hasher = PasswordHasher()  # of RFC 9106's second choice, in its low-memory form
-        self._hashing = asyncio.Semaphore(_AT_ONCE)
-        self._checking = 0
+        self._passwords = Passwords()
         self._making = asyncio.Lock()  # a token: of two that want one name, one gets it
 
     @property
@@ -208,8 +203,7 @@ class Accounts:
             )
         known = self._users.get(name)
         user = _checked(User(name, role, known.user.created if known else self._clock()))
-        async with self._hashing:
-            kept = _KeptUser(user, await asyncio.to_thread(self._hasher.hash, password))
+        kept = _KeptUser(user, await self._passwords.hashed(password))
         packed = msgspec.msgpack.encode(kept)
         await self._database.write(lambda c: c.execute(_PUT_USER, (name, packed)))
         self._users[name] = kept
@@ -233,25 +227,12 @@ class Accounts:
         Denied, and Busy where too many are being checked.
         """
         kept = self._users.get(name)
-        if self._checking >= _QUEUE:
-            raise Busy("too many passwords are being checked", retry_after=5)
-        self._checking += 1
-        try:
-            async with self._hashing:
-                await asyncio.to_thread(self._verify, kept, password[:PASSWORD_LIMIT])
-        except (VerificationError, InvalidHashError) as error:
-            raise Denied("the name or the password is wrong") from error
-        finally:
-            self._checking -= 1
+        hashed = kept.password if kept is not None else None
+        if not await self._passwords.fits(hashed, password[:PASSWORD_LIMIT]):
+            raise Denied("the name or the password is wrong")
         if kept is None or self._users.get(name) is not kept:  # or it was changed meanwhile
             raise Denied("the name or the password is wrong")
         return kept.user
-
-    def _verify(self, kept: "_KeptUser | None", password: str) -> None:
-        if kept is None:
-            self._hasher.hash(password)
-        else:
-            self._hasher.verify(kept.password, password)
 
     async def begin_session(self, user: User) -> str:
         """The text of the cookie by which they are known for a while; the oldest of very many ends.

@@ -13,7 +13,7 @@ from protocol.errors import Unproven
 from protocol.model.messages import Report
 from protocol.model.networks import LOOPBACK, Reach, reach
 from protocol.program.settings import is_loopback
-from protocol.remote.exchange import Secured
+from protocol.remote.connecting import Secured
 from protocol.trust.certificates import NODE, server_name
 from protocol.trust.membership import Memberships
 from scheduler.config import SchedulerSettings

@@ -6,6 +6,7 @@ import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -175,8 +176,12 @@ async def test_a_log_in_that_a_change_overtakes(tmp_path: Path, monkeypatch) -> 
     """
     async with accounts(tmp_path) as one:
         ada = await one.put_user("ada", Role.ADMIN, "correct horse battery")
-        go, verify = threading.Event(), one._verify
-        monkeypatch.setattr(one, "_verify", lambda *given: go.wait(10) and verify(*given))
+        go, verify = threading.Event(), one._passwords._verify
+
+        def slowly(*given: Any) -> bool:
+            return go.wait(10) and verify(*given)
+
+        monkeypatch.setattr(one._passwords, "_verify", slowly)
         checking = asyncio.create_task(one.check_password("ada", "correct horse battery"))
         await asyncio.sleep(0)
         await one.put_user("ada", Role.ADMIN, "another horse battery")

@@ -216,7 +216,7 @@ async def test_passwords(tmp_path) -> None:
     people = Accounts(tmp_path, lambda: 1.0)
     await people.put_user("ada", Role.USER, "a long password")
     calls: list[str] = []
-    hasher = people._hasher
+    hasher = people._passwords._hasher
 
     class Counting:
         """The hasher, and what it was asked to do."""
@@ -225,7 +225,7 @@ async def test_passwords(tmp_path) -> None:
             calls.append(name)
             return getattr(hasher, name)
 
-    people._hasher = Counting()  # type: ignore[assignment]
+    people._passwords._hasher = Counting()  # type: ignore[assignment]
     for name in ("ada", "nobody"):
         with pytest.raises(Denied):
             await people.check_password(name, "another password")

@@ -26,7 +26,8 @@ from protocol.ports.service import LOCAL
 from protocol.program.identity import key_of
 from protocol.program.joining import RENEW_PATH
 from protocol.remote.client import HttpService
-from protocol.remote.exchange import ANSWER, Exchange, Secured
+from protocol.remote.connecting import Secured
+from protocol.remote.exchange import ANSWER, Exchange
 from protocol.trust import certificates
 from protocol.trust.certificates import NODE, SCHEDULER, server_name
 from tests.programs import ended, request, until

@@ -7,7 +7,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from protocol.api.base import STRANGERS
+from protocol.api.reading import STRANGERS
 from protocol.ports.service import Role
 from protocol.program.joining import AUTHORITY_PATH, JOIN_PATH
 from protocol.trust.membership import unproven

@@ -19,7 +19,8 @@ from protocol.model.build import Build
 from protocol.model.recipe import IsoOutput
 from protocol.model.transfers import Ticket, TicketRequest
 from protocol.ports.service import LOCAL
-from protocol.remote.exchange import Exchange, Secured
+from protocol.remote.connecting import Secured
+from protocol.remote.exchange import Exchange
 from protocol.transfer import splice
 from protocol.transfer.check import BLOCK
 from protocol.trust.certificates import server_name
