@@ -33,8 +33,8 @@ fuzz: ## look for inputs that break the parsers, for SECONDS=n in all (600); kee
 	@setup/venv.sh
 	@.venv/bin/python -m tests.fuzz.fuzzing $(or $(SECONDS),600)
 
-audit: ## ask the package index for known weaknesses of what requirements.lock names
-	@setup/audit.sh
+audit: ## look for known weaknesses of what requirements.lock names; ADVISORIES="folder ...": in copies of databases
+	@setup/audit.sh $(if $(ADVISORIES),--advisories $(ADVISORIES))
 
 check: ## format, lint, types, architecture; less than a minute
 	@setup/venv.sh
@@ -44,7 +44,7 @@ check: ## format, lint, types, architecture; less than a minute
 	@.venv/bin/pytest -q tests/architecture
 
 bench: PARTS += bench-parts
-bench: setup ## measure: the pool beside the raw engine, the relay beside nginx, logs beside the engine's
+bench: setup ## measure: the pool beside the raw engine, the relay beside nginx and haproxy, TLS beside none, logs beside the engine's
 	@setup/bench-parts.sh
 	@setup/as-root.sh .venv/bin/python -m bench
 

@@ -1,4 +1,4 @@
-"""`python -m bench [noop] [relay] [store] [create] [logs] [--runs N] [--json FILE]`."""
+"""`python -m bench [NAME...] [--runs N] [--json FILE]`: measure all, or those that are named."""
 
 import argparse
 import asyncio
@@ -8,18 +8,30 @@ import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from bench import create, logs, noop, relay, store
+from bench import create, idle, logs, noop, relay, relay_tls, store, tls
 from bench.measure import Outcome
 from protocol.errors import PoolError
 
 BENCHMARKS: dict[str, Callable[[int], Awaitable[Outcome]]] = {
     "noop": noop.run,
     "relay": relay.run,
+    "relay-tls": relay_tls.run,
+    "tls": tls.run,
+    "idle": idle.run,
     "store": store.run,
     "create": create.run,
     "logs": logs.run,
 }
-RUNS = {"noop": 15, "relay": 7, "store": 9, "create": 5, "logs": 3}
+RUNS = {
+    "noop": 15,
+    "relay": 7,
+    "relay-tls": 5,
+    "tls": 7,
+    "idle": 2,
+    "store": 9,
+    "create": 5,
+    "logs": 3,
+}
 
 
 async def measure(names: list[str], runs: int | None) -> dict[str, Outcome]:

@@ -21,6 +21,7 @@ class Column(Struct, frozen=True):
     digits: int = 0
     ratio: bool = False
     mean: bool = False  # for what is counted in steps as large as itself
+    spread: bool = False  # the lowest and the highest are shown too
 
 
 class Outcome(Struct, frozen=True):
@@ -52,10 +53,19 @@ class Outcome(Struct, frozen=True):
         for column in self.columns:
             value = typical(self.samples, side, column.figure, mean=column.mean)
             base = typical(self.samples, first, column.figure, mean=column.mean)
-            row.append("-" if value is None else f"{value:.{column.digits}f}")
+            shown = "-" if value is None else f"{value:.{column.digits}f}"
+            row.append(shown + (_spread(self.samples[side], column) if column.spread else ""))
             if column.ratio:
                 row.append(f"{value / base:.2f}" if value is not None and base else "-")
         return row
+
+
+def _spread(samples: list[Sample], column: Column) -> str:
+    values = [sample[column.figure] for sample in samples if column.figure in sample]
+    if not values:
+        return ""
+    low, high = (f"{value:.{column.digits}f}" for value in (min(values), max(values)))
+    return f" ({low}-{high})"
 
 
 def _aligned(row: list[str], widths: list[int]) -> list[str]:

@@ -56,7 +56,7 @@ async def nginx(folder: Path, url: str) -> AsyncIterator[Running]:
         binary, "-p", str(home), "-e", str(home / "nginx-errors.log"), "-c", str(config)
     )
     try:
-        await _serving(port)
+        await serving(port)
         yield Running(f"http://127.0.0.1:{port}", process.pid)
     finally:
         if process.returncode is None:
@@ -64,7 +64,8 @@ async def nginx(folder: Path, url: str) -> AsyncIterator[Running]:
         await process.wait()
 
 
-async def _serving(port: int) -> None:
+async def serving(port: int) -> None:
+    """Return when something accepts connections there. Raises OSError where nothing does."""
     deadline = time.monotonic() + _START
     while True:
         try:

@@ -71,12 +71,17 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
+def memory(pid: int, line: str = "VmRSS") -> float:
+    """MiB of memory that a process has now; or what another line of its status says."""
+    for said in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if said.startswith(f"{line}:"):
+            return int(said.split()[1]) / 1024
+    raise OSError(f"process {pid} has no memory of its own")
+
+
 def peak_memory(pid: int) -> float:
     """MiB of memory that it had at its largest since the last `forget_peak`."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) / 1024
-    raise OSError(f"process {pid} has no memory of its own")
+    return memory(pid, "VmHWM")
 
 
 def forget_peak(pid: int) -> None:

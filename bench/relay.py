@@ -38,12 +38,12 @@ async def run(runs: int) -> Outcome:
         scheduler = await ending.enter_async_context(
             program(folder, "scheduler", "--node", node.url)
         )
-        path = await _artifact(scheduler.url)
+        path = await artifact(scheduler.url)
         proxy = await ending.enter_async_context(nginx(folder, node.url))
-        sides = {DIRECT: _side(node.url + path, node, None)}
+        sides = {DIRECT: side(node.url + path, node, None)}
         for name, (prefix, _) in PROXIES.items():
-            sides[name] = _side(f"{proxy.url}/{prefix}{path}", node, proxy)
-        sides[RELAY] = _side(scheduler.url + path, node, scheduler)
+            sides[name] = side(f"{proxy.url}/{prefix}{path}", node, proxy)
+        sides[RELAY] = side(scheduler.url + path, node, scheduler)
         samples = await interleaved(sides, runs)
     ours = typical(samples, RELAY, "speed") or 0
     notes = [
@@ -55,7 +55,7 @@ async def run(runs: int) -> Outcome:
     return Outcome(title, COLUMNS, samples, tuple(notes))
 
 
-async def _artifact(url: str) -> str:
+async def artifact(url: str) -> str:
     """Let the pool make it; its path, the same on node and scheduler."""
     client = HttpService(url)
     try:
@@ -71,7 +71,7 @@ async def _artifact(url: str) -> str:
     return f"/api/v1/builds/{build.id}/artifacts/{build.artifacts[0].name}"
 
 
-def _side(url: str, origin: Running, relay: Running | None) -> Side:
+def side(url: str, origin: Running, relay: Running | None) -> Side:
     """A download by this URL; what it costs the node, and the program between."""
 
     async def download() -> Sample:
@@ -86,6 +86,7 @@ def _side(url: str, origin: Running, relay: Running | None) -> Side:
         if relay:
             sample["relay"] = (cpu_seconds(relay.pid) - used[1]) * (1 << 30) / SIZE
             sample["memory"] = peak_memory(relay.pid)
+            sample["whole"] = sample["origin"] + sample["relay"]
         return sample
 
     return download

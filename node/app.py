@@ -27,10 +27,13 @@ async def run(settings: NodeSettings, ready: Ready, stop: asyncio.Event) -> None
         node = Node(settings, folder, me)
         node.people.check_reach()
         listener, members = Listener(settings), node.members_listener()
+        plain = node.transfer_listener()
         await node.start()
         servers = [listener.serve(node.web(), settings)]
         if members:
             servers.append(members.serve(node.web(members=True), settings))
+        if plain:
+            servers.append(plain.serve(node.transfer_web(), settings))
         async with contextlib.AsyncExitStack() as ending:
             ending.push_async_callback(node.close)
             for server in servers:

@@ -9,10 +9,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from node.config import NodeSettings
+from protocol.model.networks import LOOPBACK, reach
 from protocol.program.beacon import Beacon, urls
 from protocol.program.identity import KEY, key_of
 from protocol.program.joining import Applicant, keep_asking, keep_joined
-from protocol.remote.exchange import Secured
+from protocol.remote.connecting import Secured
+from protocol.remote.guard import Guard
 from protocol.trust import certificates, token
 from protocol.trust.certificates import NODE, SCHEDULER, server_name
 from protocol.trust.membership import Memberships
@@ -27,7 +29,10 @@ class Belonging:
         """`folder`: the data folder. Raises Invalid for what is no join token."""
         self.memberships = Memberships(folder, folder / KEY)
         self._token = token.read(settings.join) if settings.join else None
-        self._applicant = Applicant(key_of(folder), NODE, name)
+        here = () if settings.unproven == "none" else (LOOPBACK,)
+        allowed = reach((*settings.scheduler_networks, *here), "scheduler_networks")
+        self._guard = Guard(allowed, own=frozenset)  # a scheduler may be on this machine
+        self._applicant = Applicant(key_of(folder), NODE, name, self._guard_of)
         self._named = tuple(url for url in settings.schedulers if url.startswith("https:"))
         self._every = settings.renew_every
         self._heard: dict[str, tuple[str, tuple[str, ...]]] = {}  # scheduler -> (pool, its URLs)
@@ -42,6 +47,14 @@ class Belonging:
     def pool(self) -> str:
         """The id of a pool that it is in; empty: none."""
         return next(iter(self.memberships.all()), "")
+
+    def _guard_of(self, url: str) -> Guard | None:
+        """Whoever settings name is called wherever that is; of others anybody may have told us."""
+        return None if url in self._named else self._guard
+
+    async def close(self) -> None:
+        """Look up no names any more."""
+        await self._guard.close()
 
     def found(self, beacon: Beacon) -> None:
         """mDNS heard of a program."""
@@ -89,8 +102,8 @@ class Belonging:
         return tuple(dict.fromkeys((*self._named, *heard)))
 
     async def _renew(self, pool: str) -> None:
-        def place() -> str:
-            heard = [places for known, places in self._heard.values() if known == pool]
-            return next((url for places in heard for url in places), next(iter(self._named), ""))
+        def places() -> tuple[str, ...]:
+            heard = (urls for known, urls in self._heard.values() if known == pool)
+            return tuple(dict.fromkeys((*self._named, *(url for urls in heard for url in urls))))
 
-        await keep_joined(self._applicant, self.memberships, pool, place, self._every)
+        await keep_joined(self._applicant, self.memberships, pool, places, self._every)

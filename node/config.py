@@ -24,12 +24,15 @@ class NodeSettings(ProgramSettings, frozen=True):
     """What an operator can set on a node, beyond what all programs have."""
 
     listen: str = "127.0.0.1:8090"  # HOST:PORT to serve on; port 0 picks one
+    transfer_listen: str = ""  # HOST:PORT for artifacts without TLS; empty: one above pool_listen
+    ticket_life: Annotated[float, Meta(gt=0)] = 10.0  # seconds that a ticket for one is good for
     engine: str = "docker"  # what runs the commands: docker, or dummy (plays scripts, for tests)
     base_image: str = "codersos/linux-image-creator"  # for builds that name no image
     slots: Annotated[int, Meta(ge=0, le=10_000)] = 1  # builds at the same time
     priority: Annotated[int, Meta(ge=-(1 << 31), lt=1 << 31)] = 0  # higher is favoured
     labels: tuple[Label, ...] = ()  # what builds may ask for
     schedulers: tuple[str, ...] = ()  # URLs of schedulers to register with, beyond those on the LAN
+    scheduler_networks: tuple[str, ...] = ("private",)  # words and networks: where others may be
     join: str = ""  # token of the pool to join (imagepool invite); of no use once it is joined
     register_every: Annotated[float, Meta(gt=0)] = 10.0  # seconds between registrations
     waiting_limit: Annotated[int, Meta(ge=0)] = 16  # direct builds that may wait for a slot

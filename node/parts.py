@@ -31,16 +31,17 @@ from node.records import Records
 from node.runner import Runner
 from node.service import NodeService
 from node.state import NodeState
+from protocol.api import transfers
 from protocol.api.callers import Callers, ProvenCallers
 from protocol.api.mount import application
-from protocol.api.route import Context
+from protocol.api.route import Context, Route
 from protocol.builds.board import Board
 from protocol.builds.notices import Notices
 from protocol.errors import Invalid
 from protocol.model.build import Build, NodeReference
 from protocol.model.lifecycle import Event
 from protocol.program import families, mdns
-from protocol.program.admitting import People, pool_address
+from protocol.program.admitting import People, pool_address, transfer_address
 from protocol.program.beacon import Beacon
 from protocol.program.identity import Identity
 from protocol.program.logs import log_step
@@ -50,10 +51,11 @@ from protocol.program.source import source
 from protocol.storage.blob_folder import BlobFolder
 from protocol.storage.database import keep_erasing
 from protocol.trust.owned import OwnedService
+from protocol.trust.tickets import Tickets
 
 log = logging.getLogger(__name__)
 
-ROUTES = (*families.ROUTES,)
+ROUTES = families.ROUTES
 """The API families that a node serves."""
 _SPARE = 32  # threads for containers that are slow to end, beyond one for each slot
 _LAST_REPORT = 0.2  # seconds in which schedulers fetch the report that says goodbye
@@ -74,9 +76,10 @@ class Node:
         self.metrics = Metrics(Program(me.id, settings.name or platform.node(), "node"))
         self.belonging = Belonging(settings, folder, settings.name or platform.node())
         self.people = People(folder, settings, time.time)
+        self._transfers: transfers.Transfers | None = None  # from when its listener is there
         self.engine: Engine = ENGINES[settings.engine](folder)
         self.node = NodeReference(me.id, settings.name or platform.node())
-        self.outlet = Outlet(self.engine, settings, me.id)
+        self.outlet = Outlet(self.engine, settings, me.id, member=self.belonging.listens)
         self.state = NodeState(
             *(me, self.node, settings, self.engine, self.outlet), folder, time.time
         )
@@ -106,7 +109,7 @@ class Node:
         # The loop's own threads are few, and for what is short: were they all to wait for the ends
         # of builds, none could be cancelled, begun or downloaded.
         self._long = ThreadPoolExecutor(self.settings.slots + _SPARE, "engine")
-        artifacts = ArtifactStore(folder / "artifacts")
+        artifacts = self._artifacts = ArtifactStore(folder / "artifacts")
         return Place(
             node=self.node,
             settings=self.settings,
@@ -198,6 +201,24 @@ class Node:
         address = pool_address(self.settings, member=True)
         return Listener(self.settings, address, self.belonging.memberships.server())
 
+    def transfer_listener(self) -> Listener | None:
+        """Where it gives artifacts without TLS; None where it does not. Raises Invalid."""
+        if not self.belonging.listens or self.settings.transfers != "plain":
+            return None
+        address = transfer_address(self.settings, self.settings.transfer_listen)
+        listener = Listener(self.settings, address, field="transfer_listen")
+        tickets = Tickets(self.settings.ticket_life, time.monotonic)
+        self._transfers = transfers.Transfers(tickets, self._artifacts.marks, listener.port)
+        return listener
+
+    def transfer_web(self) -> web.Application:
+        """The HTTP application there."""
+        extras: dict[str, Any] = {"transfers": self._transfers, "people": self.people}
+        extras["http"] = self.metrics.answered
+        service = OwnedService(self.service)
+        context = Context(service, self.settings, transfers.Anybody(), extras)
+        return application(context, transfers.ROUTES)
+
     def web(self, *, members: bool = False) -> web.Application:
         """The HTTP application for clients, or for members of its pools."""
         extras = {
@@ -206,12 +227,15 @@ class Node:
             "http": self.metrics.answered,
             "blobs": self.service,
             "people": self.people,
+            "transfers": self._transfers,
         }
         callers: Callers = self.people.callers
+        routes: tuple[Route, ...] = ROUTES
         if members:
             callers = ProvenCallers(self.belonging.memberships, lambda program: False)
+            routes += transfers.TICKET_ROUTES
         return application(
-            Context(OwnedService(self.service), self.settings, callers, extras), ROUTES
+            Context(OwnedService(self.service), self.settings, callers, extras), routes
         )
 
     def beacon(self, listener: Listener, members: Listener | None) -> Beacon:
@@ -244,6 +268,7 @@ class Node:
         await self.notices.close()
         await self.ledger.close()
         await self.people.close()
+        await self.belonging.close()
         if self.state.engine_answers:
             await asyncio.to_thread(self.outlet.let_go)
         self.engine.close()

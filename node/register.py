@@ -12,7 +12,7 @@ from protocol.model.messages import Registration
 from protocol.ports.service import Caller
 from protocol.program.running import Listener, reachable_from
 from protocol.remote.client import HttpService
-from protocol.remote.exchange import Secured
+from protocol.remote.connecting import Secured
 
 log = logging.getLogger(__name__)
 

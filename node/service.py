@@ -45,6 +45,7 @@ from protocol.model.references import filled_like, provided
 from protocol.model.request import BuildRequest, Forward, Secrets, uploads
 from protocol.ports.service import LOCAL, ByteRange, ByteStream, Caller, OpenArtifact, OpenLog
 from protocol.transfer.streams import no_log
+from protocol.trust.owned import seen_by
 
 
 class NodeService:
@@ -217,7 +218,7 @@ class NodeService:
 
     async def changes(self, caller: Caller, *, cursor: str = "", wait: float = 0) -> Changes:
         """See BuildService."""
-        return await self._board.changes(cursor, wait)
+        return await self._board.changes(cursor, wait, seen_by(caller))
 
     async def cancel(
         self, caller: Caller, build_id: str, attempt: int | None = None, *, superseded: bool = False

@@ -23,11 +23,13 @@ from protocol.program import families, identity, mdns
 from protocol.program.admitting import People, pool_address
 from protocol.program.beacon import Beacon
 from protocol.program.identity import Identity
+from protocol.program.joining import AUTHORITY_PATH, JOIN_PATH
 from protocol.program.logs import log_step
 from protocol.program.metrics import Metrics, Program, new_steps
 from protocol.program.running import Listener, Ready
 from protocol.program.settings import data_folder
 from protocol.program.source import source
+from protocol.remote import tls_buffer
 from protocol.storage.blob_folder import BlobFolder
 from protocol.storage.database import keep_erasing
 from protocol.trust.owned import OwnedService
@@ -143,7 +145,11 @@ class Scheduler:
         if members:
             assert self.membered is not None
             assert self.door is not None
-            callers = ProvenCallers(self.membered.memberships, self.door.admission.is_revoked)
+            callers = ProvenCallers(
+                self.membered.memberships,
+                self.door.admission.is_revoked,
+                for_strangers=(AUTHORITY_PATH, JOIN_PATH),
+            )
             routes = MEMBERS_ROUTES
         return application(
             Context(OwnedService(self.service), self.settings, callers, extras), routes
@@ -210,6 +216,7 @@ class Scheduler:
 async def run(settings: SchedulerSettings, ready: Ready, stop: asyncio.Event) -> None:
     """Serve until `stop`. Raises PoolError where it cannot start."""
     folder = data_folder(settings, "scheduler")
+    tls_buffer.share()  # there is a connection to each node, and all downloads come by these
     with identity.open_data(folder):
         me = identity.load(folder)
         store = open_store(settings.store, folder)

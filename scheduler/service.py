@@ -32,6 +32,7 @@ from protocol.model.request import BuildRequest, Forward, Secrets
 from protocol.ports.service import ByteRange, ByteStream, Caller, OpenArtifact, OpenLog
 from protocol.program.identity import Identity
 from protocol.transfer.streams import no_log
+from protocol.trust.owned import seen_by
 from scheduler.accepting import Accepting
 from scheduler.as_node import AsNode
 from scheduler.config import SchedulerSettings
@@ -117,7 +118,7 @@ class SchedulerService:
 
     async def changes(self, caller: Caller, *, cursor: str = "", wait: float = 0) -> Changes:
         """See BuildService."""
-        changes = await self._board.changes(cursor, wait)
+        changes = await self._board.changes(cursor, wait, seen_by(caller))
         for build in changes.builds:
             await self._lasting(build)
         return changes

@@ -1,10 +1,17 @@
 #!/bin/sh
 # Decides whether what requirements.lock names has known weaknesses (`make audit`): asks pip-audit, in an environment of its
-# own, which looks at the advisories of the package index by name and version.
+# own, which looks at the advisories of the package index by name and version. `--advisories FOLDER...` asks no network but
+# looks into copies of advisory databases (advisories.py says which, and tells of what date they are).
 #
 # Ends with 0 where there are none, 1 where there are, 3 where it could not be found out: a mirror of the index need not have
-# the advisories, and then pip-audit, left alone, would say that nothing is known.
+# the advisories, and then pip-audit, left alone, would say that nothing is known; a copy may be old.
 . "$(dirname "$0")/common.sh"
+
+if [ "${1-}" = --advisories ]; then
+  shift
+  "$here/venv.sh"
+  exec "$venv/bin/python" "$here/advisories.py" "$top/requirements.lock" "$@"
+fi
 
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT

@@ -35,8 +35,8 @@ packages_base_image="mmdebstrap"
 # QEMU with its BIOS (seabios), UEFI (ovmf) and network card (ipxe-qemu) boots what was built; avahi and dbus are the mDNS
 # peer nobody here wrote; squashfs-tools and xorriso look into an ISO, unzip into a zip; curl and wget type the documents' own lines.
 packages_tests="qemu-system-x86 seabios ovmf ipxe-qemu avahi-daemon avahi-utils dbus iproute2 squashfs-tools xorriso
-  chromium curl wget procps unzip docker-registry tcpdump"
-packages_bench="nginx-light"
+  chromium curl wget procps unzip docker-registry tcpdump libfaketime"
+packages_bench="nginx-light haproxy"
 
 say() { printf '%s\n' "$*"; }
 die() { printf 'imagepool setup: %s\n' "$*" >&2; exit 1; }

@@ -68,10 +68,13 @@ async def a_node(folder: Path, *, home: str = "", **settings: Any) -> AsyncItera
     with identity.open_data(data):
         node = Node(own, data, identity.load(data))
         listener, members = Listener(own), node.members_listener()
+        plain = node.transfer_listener()
         await node.start()
         servers = [listener.serve(node.web(), own)]
         if members:
             servers.append(members.serve(node.web(members=True), own))
+        if plain:
+            servers.append(plain.serve(node.transfer_web(), own))
         chores = [asyncio.create_task(chore) for chore in node.chores()]
         belonging = node.belonging.chores(lambda pool, url: None)
         chores += [asyncio.create_task(chore) for chore in belonging]

@@ -44,6 +44,7 @@ COMMANDS = {
         "up": ("programs", "Run a scheduler and one node on this machine."),
         "scheduler": ("programs", "Run a scheduler: the one URL of a pool."),
         "node": ("programs", "Run a node: builds images in containers."),
+        "doctor": ("doctor", "Say what stands in the way of a program on this machine."),
         "config": ("config", "Show settings, and where each value comes from."),
         "backup": ("backup", "Copy the scheduler's store while it runs."),
         "completion": ("completion", "Print a shell's completion script."),

@@ -1,4 +1,6 @@
-"""`backup`: what a scheduler must have to go on elsewhere, copied while it runs."""
+"""`backup`: what a scheduler must have to go on elsewhere, copied while it runs: store, key, the
+pool's authority, tokens and users, the audit log. Not uploads, and nothing that it makes anew.
+"""
 
 import os
 import shutil
@@ -20,14 +22,12 @@ from protocol.errors import NotFound, PoolError
 )
 @json_flag
 def backup(target: Path, data: str | None, config: Path | None, as_json: bool) -> None:
-    """Copy the scheduler's store and identity into the new folder TARGET, also while it runs.
+    """Copy what the scheduler must have into the new folder TARGET, also while it runs.
 
-    To restore: stop the scheduler, put the files of the copy in place of those in its data folder
-    (removing scheduler.db-wal and scheduler.db-shm), start it. Nodes then tell it what it missed.
+    To restore, on this machine or another one: stop the scheduler, put the copy in the place of its
+    data folder, start it. Nodes believe it as before, and tell it what it missed.
     """
-    from protocol.program.identity import KEY
     from protocol.program.settings import data_folder, load
-    from protocol.storage import database
     from scheduler.config import SchedulerSettings
     from scheduler.stores.sqlite import FILE
 
@@ -37,9 +37,7 @@ def backup(target: Path, data: str | None, config: Path | None, as_json: bool) -
         if not (folder / FILE).exists():
             raise NotFound(f"there is no {FILE} in {folder}", field="data")
         target.mkdir(mode=0o700)
-        database.backup(folder / FILE, target / FILE)
-        shutil.copyfile(folder / KEY, target / KEY)
-        os.chmod(target / KEY, 0o600)
+        files = _copied(folder, target)
     except PoolError as error:
         raise Failure(error, USAGE, as_json=as_json) from error
     except OSError as error:
@@ -47,6 +45,33 @@ def backup(target: Path, data: str | None, config: Path | None, as_json: bool) -
             PoolError(f"{error.filename}: {error.strerror}"), USAGE, as_json=as_json
         ) from error
     if as_json:
-        print_json({"folder": str(target), "files": [FILE, KEY]})
+        print_json({"folder": str(target), "files": files})
     else:
-        click.echo(f"{target}: {FILE}, {KEY}")
+        click.echo(f"{target}: {', '.join(files)}")
+
+
+def _copied(folder: Path, target: Path) -> list[str]:
+    """Names of the files that are in the target now. Raises OSError, PoolError."""
+    from protocol.program.identity import KEY
+    from protocol.storage import database
+    from protocol.trust import accounts, audit, membership
+    from scheduler.pool import authority
+    from scheduler.stores import sqlite
+
+    names = [KEY, *_files(folder, authority.FOLDER), *_files(folder, membership.FOLDER)]
+    for name in names:
+        for parent in reversed(Path(name).parents):
+            (target / parent).mkdir(mode=0o700, exist_ok=True)
+        shutil.copyfile(folder / name, target / name)
+        os.chmod(target / name, 0o600)
+    for name in (sqlite.FILE, accounts.FILE, audit.FILE):
+        if (folder / name).exists():
+            database.backup(folder / name, target / name)
+            names.append(name)
+    return sorted(names)
+
+
+def _files(folder: Path, name: str) -> list[str]:
+    """Those below a folder that need not be there; what is being written is passed over."""
+    found = (path for path in (folder / name).rglob("*.*") if path.is_file())
+    return sorted(str(path.relative_to(folder)) for path in found)

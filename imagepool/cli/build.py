@@ -201,7 +201,7 @@ async def _preview(
     if as_json:
         print_json({"request": order.request, "preview": explanation})
     else:
-        click.echo(words.explained(explanation, terminal.state))
+        terminal.show(words.explained(explanation, terminal.state))
     return 0
 
 
@@ -211,4 +211,4 @@ def _print_accepted(accepted: Build, as_json: bool) -> None:
     if as_json:
         print_json(view(accepted))
     else:
-        click.echo(accepted.id)
+        terminal.show(accepted.id)

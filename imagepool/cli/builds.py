@@ -108,7 +108,7 @@ async def ls(
     if as_json:
         print_json({"builds": [view(build) for build in found]})
     else:
-        click.echo(words.build_table(found, terminal.state))
+        terminal.show(words.build_table(found, terminal.state))
 
 
 @click.command(epilog="\b\nExample:\n  imagepool show ID")
@@ -122,7 +122,7 @@ async def show(pool: "AsyncClient", build_id: str, as_json: bool) -> None:
     if as_json:
         print_json(view(build))
     else:
-        click.echo(words.build_card(build, await pool.explain(build_id), terminal.state))
+        terminal.show(words.build_card(build, await pool.explain(build_id), terminal.state))
 
 
 @click.command(epilog="\b\nExample:\n  imagepool explain ID")
@@ -134,7 +134,7 @@ async def explain(pool: "AsyncClient", build_id: str, as_json: bool) -> None:
     if as_json:
         print_json(explanation)
     else:
-        click.echo(words.explained(explanation, terminal.state))
+        terminal.show(words.explained(explanation, terminal.state))
 
 
 @click.command(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,10 @@ from protocol.errors import PoolError
 
 _HIDDEN = ("token", "secret", "password", "credentials", "join")
 """Ends of the names of settings whose values nobody is to read off a screen."""
+
+
+_PASSWORD = re.compile(r"(?<=://)[^/@\s]*@")
+"""In a URL, with the name before it."""
 
 
 class Setting(Struct, frozen=True):
@@ -121,7 +126,14 @@ def settings_of(
         elif field in in_file:
             source = f"file {file}"
         hidden = field.endswith(_HIDDEN) and value
-        yield Setting(field, "(hidden)" if hidden else value, source)
+        yield Setting(field, "(hidden)" if hidden else _without_password(value), source)
+
+
+def _without_password(value: Any) -> Any:
+    """The value; of URLs in it, not who is to be there and by which password."""
+    if isinstance(value, tuple):
+        return tuple(map(_without_password, value))
+    return _PASSWORD.sub("(hidden)@", value) if isinstance(value, str) else value
 
 
 def _print(settings: tuple[Setting, ...], as_json: bool) -> None:

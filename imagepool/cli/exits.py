@@ -5,10 +5,11 @@ from typing import IO, Any
 
 import click
 
+from imagepool.cli.terminal import shown
 from protocol.errors import PoolError
 
 FAILED = 1
-"""The build did not succeed; a drain's time was over."""
+"""The build did not succeed; a drain's time was over; something stands in a program's way."""
 USAGE = 2
 """Wrong usage, settings or request; also click's own."""
 UNREACHABLE = 3
@@ -25,7 +26,7 @@ class Failure(click.ClickException):
     def __init__(self, error: PoolError, code: int, *, as_json: bool = False) -> None:
         expected = f" (expected: {error.expected})" if error.expected else ""
         named = "" if error.field in error.detail else f"{error.field}: "
-        super().__init__(named + error.detail + expected)
+        super().__init__(shown(named + error.detail + expected))
         self.exit_code = code  # type: ignore[misc]
         self._json = as_json
         self._error = error

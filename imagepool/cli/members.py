@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from imagepool.cli import terminal
 from imagepool.cli.connect import with_pool
 from imagepool.cli.watch import print_json
 
@@ -24,7 +25,7 @@ async def invite(pool: "AsyncClient", new: bool, as_json: bool) -> None:
     if as_json:
         print_json(invitation)
     else:
-        click.echo(invitation.line)
+        terminal.show(invitation.line)
 
 
 @click.command(epilog="\b\nExample:\n  imagepool admit ada")
@@ -69,9 +70,9 @@ async def authority(pool: "AsyncClient", step: str | None, as_json: bool) -> Non
     if as_json:
         print_json(state)
         return
-    click.echo(f"certificates are made by {state.makes[:_DIGEST]}")
+    terminal.show(f"certificates are made by {state.makes[:_DIGEST]}")
     for other in state.believed:
         if other != state.makes:
-            click.echo(f"believed, too: {other[:_DIGEST]}")
+            terminal.show(f"believed, too: {other[:_DIGEST]}")
     if state.waits_for:
-        click.echo(f"waiting for {', '.join(state.waits_for)}")
+        terminal.show(f"waiting for {', '.join(state.waits_for)}")

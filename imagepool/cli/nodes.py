@@ -25,7 +25,7 @@ async def status(pool: "AsyncClient", as_json: bool) -> None:
     if as_json:
         print_json(report)
     else:
-        click.echo(words.report(report, terminal.state))
+        terminal.show(words.report(report, terminal.state))
 
 
 @click.command(epilog="\b\nExample:\n  imagepool nodes")
@@ -36,7 +36,7 @@ async def nodes(pool: "AsyncClient", as_json: bool) -> None:
     if as_json:
         print_json(roster)
     else:
-        click.echo(words.node_table(roster, terminal.state))
+        terminal.show(words.node_table(roster, terminal.state))
 
 
 @click.command(epilog="\b\nExample:\n  imagepool cordon ada --reason 'new fan'")

@@ -169,7 +169,7 @@ async def add(people: "People", name: str, role: Any, as_json: bool) -> None:
     if as_json:
         print_json(made)
     else:
-        click.echo(f"{made.name} is {made.role}")
+        terminal.show(f"{made.name} is {made.role}")
 
 
 @user.command("list", epilog="\b\nExample:\n  imagepool user list")

@@ -5,6 +5,7 @@ Nothing of it appears in a pipe. NO_COLOR, https://no-color.org, takes the colou
 
 import contextlib
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -31,6 +32,8 @@ STYLES: dict[str, dict[str, Any]] = {
 }
 """How the words for the states of builds and nodes look."""
 
+_COLOUR = re.compile(r"(\x1b\[[0-9;]{0,20}m)")
+
 
 def is_terminal(stream: IO[Any]) -> bool:
     """Whether somebody looks at it, on something that can move its cursor."""
@@ -50,7 +53,20 @@ def state(word: str) -> str:
 
 def note(line: str, **style: Any) -> None:
     """A line about what happens, beside the output proper."""
-    click.echo(coloured(line, sys.stderr, **style), err=True, color=True)
+    click.echo(coloured(words.printable(line), sys.stderr, **style), err=True, color=True)
+
+
+def show(text: str) -> None:
+    """Lines on standard output, perhaps coloured: what others say in them does nothing else."""
+    click.echo(shown(text))
+
+
+def shown(text: str) -> str:
+    """The text with its colours and ends of lines, and nothing else that a terminal obeys."""
+    parts = _COLOUR.split(text)
+    lines = ("\n".join(map(words.printable, part.split("\n"))) for part in parts[::2])
+    colours = (*parts[1::2], "")
+    return "".join(line + colour for line, colour in zip(lines, colours, strict=True))
 
 
 class Screen:
@@ -97,7 +113,8 @@ class Screen:
         if not (self._live and self._line and self._whole):
             return
         width = shutil.get_terminal_size().columns - 1
-        sys.stderr.write(coloured(self._line[:width], sys.stderr, dim=True))
+        line = words.printable(self._line)[:width]
+        sys.stderr.write(coloured(line, sys.stderr, dim=True))
         sys.stderr.flush()
         self._drawn = True
 

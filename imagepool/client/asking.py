@@ -4,13 +4,15 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable
 from typing import Self, TypeVar, cast
+from urllib.parse import urlsplit
 
 from imagepool.client.credentials import token_of
 from imagepool.client.finding import URL, find_scheduler
 from imagepool.client.trying import Trying
-from protocol.errors import Busy, Unavailable
+from protocol.errors import Busy, Invalid, Unavailable
 from protocol.model.checks import check_url
 from protocol.ports.service import BuildService, Caller
+from protocol.program.settings import is_loopback
 from protocol.remote.client import HttpService
 
 T = TypeVar("T")
@@ -27,7 +29,8 @@ class Asking:
         if given:
             check_url(given, "url" if url else URL)
         self.url = given.rstrip("/")
-        self._token = token_of(token, named=bool(given))
+        self._named = bool(given)
+        self._token = token_of(token, named=self._named)
         self._caller = Caller(owner=owner) if owner else None
         self._persistence = persistence
         self._service: HttpService | None = None
@@ -54,6 +57,20 @@ class Asking:
                 self.url = self.url or await find_scheduler()
                 self._service = HttpService(self.url, caller=self._caller, token=self._token)
             return self._service
+
+    async def _check_known(self, what: str) -> None:
+        """Raises Invalid where nobody said where the pool is, and what mDNS found is not of this
+        machine: whoever answers first would have `what`, or have us believe it.
+        """
+        if self._named:
+            return
+        await self._connected()
+        if not is_loopback(urlsplit(self.url).hostname or ""):
+            raise Invalid(
+                f"{what} is not for whoever mDNS finds, which is {self.url}",
+                field="url",
+                expected=f"the URL that it is for, by --url or {URL}",
+            )
 
     async def _once(self, verb: Callable[[BuildService], Awaitable[T]]) -> T:
         answer = await verb(await self._pool())

@@ -47,7 +47,8 @@ class AsyncClient(AskingPeople):
     repeated while nobody answers; an address where no pool ever answered, and that refuses the
     connection or answers as no pool does, is not waited for. `token`: what proves who asks, else
     $IMAGEPOOL_TOKEN, else the file ~/.config/imagepool/token; it is sent to a URL that was given,
-    never to what mDNS finds. Raises Invalid where the URL is none.
+    never to what mDNS finds, and secrets to that only on this machine. Raises Invalid where the URL
+    is none.
 
     Every method raises Unavailable where the pool does not answer, and Invalid, Denied, NotFound,
     Conflict or Busy as it answers.
@@ -68,6 +69,8 @@ class AsyncClient(AskingPeople):
         which the create is repeated until it is answered.
         """
         order = orders.order_of(wanted, secrets)
+        if order.secrets:
+            await self._check_known("a secret")
         order = orders.with_inputs(order, await self._inputs(files or {}))
         used = key or uuid.uuid4().hex
         return await self._persisting(
@@ -218,6 +221,8 @@ class AsyncClient(AskingPeople):
 
     async def retry(self, build_id: str, *, secrets: Secrets | None = None, key: str = "") -> Build:
         """A new build of a stopped build's request. Its secrets are not kept: give them anew."""
+        if secrets:
+            await self._check_known("a secret")
         used = key or uuid.uuid4().hex
         return await self._persisting(
             lambda pool: pool.retry(LOCAL, build_id, key=used, secrets=secrets)
@@ -281,6 +286,7 @@ class AsyncClient(AskingPeople):
         """What somebody pastes on another machine to bring it into the pool; `new`: with another
         token, the one before admits nobody any more.
         """
+        await self._check_known("an invitation")
         return await self._scheduler(lambda pool: pool.invitation(new=new))
 
     async def admit(self, node: str) -> None:

@@ -52,6 +52,7 @@ class AskingPeople(Asking):
 
     async def put_user(self, name: str, role: ClientRole, password: str) -> UserView:
         """Make a user, or give one another role and password."""
+        await self._check_known("a password")
         return await self._scheduler(
             lambda pool: pool.people.put_user(name, UserWanted(role, password))
         )

@@ -5,9 +5,10 @@ Secrets of less than four bytes are left alone: they are in everything.
 """
 
 import base64
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 _LEAST = 4  # bytes
+_LINE = 76  # characters of a line of base64, by RFC 2045 and by base64(1)
 
 
 class Mask:
@@ -17,7 +18,8 @@ class Mask:
         values = {secret.encode("utf-8", "surrogatepass") for secret in secrets}
         values |= {value.rstrip(b"\r\n") for value in values}  # as $(cat FILE) has it
         values = {value for value in values if len(value) >= _LEAST}
-        self.hidden = tuple(sorted(values | {_in_base64(value) for value in values}))
+        coded = {form for value in values for form in _in_base64(value)}
+        self.hidden = tuple(sorted(values | coded))
         self.longest = max(map(len, self.hidden), default=0)
 
     def whole(self, data: bytes) -> bytes:
@@ -86,6 +88,13 @@ class MaskedStream:
         return shown[start : start + count]
 
 
-def _in_base64(value: bytes) -> bytes:
-    """As much of its base64 as is the same whatever follows it."""
-    return base64.b64encode(value)[: len(value) * 8 // 6]
+def _in_base64(value: bytes) -> Iterator[bytes]:
+    """As much of what base64 makes of it as is the same whatever comes before and after it: three
+    forms, by what comes before, in both alphabets; and in lines, as programs print them.
+    """
+    for encode in (base64.b64encode, base64.urlsafe_b64encode):
+        for before in range(3):
+            text = encode(bytes(before) + value)
+            yield text[-(-before * 8 // 6) : (before + len(value)) * 8 // 6]
+    text = base64.b64encode(value)[: len(value) * 8 // 6]
+    yield b"\n".join(text[at : at + _LINE] for at in range(0, len(text), _LINE))

@@ -121,6 +121,8 @@ class EngineInfo(msgspec.Struct, frozen=True):
     memory: int  # bytes
     root: str  # the folder where layers lie; empty where there is none
     user_namespaces: bool = False  # root in a container is nobody outside
+    storage: str = ""  # what keeps its layers, such as overlay2
+    cgroups: str = ""  # version of the control groups that hold containers to their limits
 
 
 class Engine(Protocol):

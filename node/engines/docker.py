@@ -2,8 +2,10 @@
 are in `docker_images.py`.
 """
 
+import subprocess
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from node.engines.base import Container, ContainerSpec, ContainerState, EngineInfo, Exit
@@ -16,6 +18,7 @@ from node.engines.errors import ContainerRefused, EngineDown, EngineError, NameT
 from protocol.model.build import Usage
 
 _PAUSE = 0.25  # seconds between attempts to reach it again
+_COUNT = 30.0  # seconds that it may take to count what is in a container's volumes
 _STATES = {
     "created": ContainerState.CREATED,
     "running": ContainerState.RUNNING,
@@ -49,6 +52,8 @@ class DockerEngine(DockerImages):
             memory=said["MemTotal"],
             root=said["DockerRootDir"],
             user_namespaces=has_user_namespaces(said.get("SecurityOptions") or ()),
+            storage=said.get("Driver") or "",
+            cgroups=said.get("CgroupVersion") or "",
         )
 
     def start(self, spec: ContainerSpec) -> str:
@@ -93,9 +98,12 @@ class DockerEngine(DockerImages):
         self._cgroups.forget(container)
 
     def usage(self, container: str) -> int:
-        """The engine counts, which takes it a while where there are many files."""
+        """The engine counts, which takes it a while where there are many files. Volumes that the
+        image asks for are counted where they can be seen: by root, beside the engine.
+        """
         with self._connection.asking(absent=(404,)) as client:
-            return client.layer_size(container)
+            layer, volumes = client.written(container)
+            return layer + (_on_disk(volumes) if volumes else 0)
         return 0
 
     def measure(self, container: str) -> Usage:
@@ -160,6 +168,16 @@ class DockerEngine(DockerImages):
             except EngineDown:
                 if self._connection.closed.is_set() or time.monotonic() > deadline:
                     raise
+
+
+def _on_disk(folders: Sequence[Path]) -> int:
+    """Bytes below them, whatever lies there and changes meanwhile; 0 where it cannot be seen."""
+    asked = ["du", "--summarize", "--one-file-system", "--block-size=1", "--", *map(str, folders)]
+    try:
+        done = subprocess.run(asked, capture_output=True, text=True, timeout=_COUNT, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return 0
+    return sum(int(line.split()[0]) for line in done.stdout.splitlines())
 
 
 def has_user_namespaces(options: Sequence[str]) -> bool:

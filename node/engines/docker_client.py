@@ -4,6 +4,7 @@ import contextlib
 import json
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from weakref import WeakSet
 
@@ -69,11 +70,15 @@ class Client(docker.APIClient):
                 asked = asked or event["Actor"]["Attributes"].get("signal") == str(STOP_SIGNAL)
         return False
 
-    def layer_size(self, container: str) -> int:
-        """Bytes in its writable layer, which the engine counts file by file."""
+    def written(self, container: str) -> tuple[int, tuple[Path, ...]]:
+        """Bytes in its writable layer, which the engine counts file by file; and where its volumes
+        are, which it does not count: an image may ask for some.
+        """
         url = self._url("/containers/{0}/json", container)
         said = self._result(self._get(url, params={"size": 1}), json=True)
-        return max(0, said.get("SizeRw") or 0)
+        mounts = said.get("Mounts") or ()
+        volumes = [Path(mount["Source"]) for mount in mounts if mount.get("Type") == "volume"]
+        return max(0, said.get("SizeRw") or 0), tuple(volumes)
 
     def stats_once(self, container: str) -> Any:
         """What the engine's figures of it are now; without `one-shot` it waits for two of them."""

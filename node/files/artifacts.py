@@ -1,7 +1,8 @@
-"""The files that builds made: names of our own, whole or not at all, each with size and digest."""
+"""The files that builds made: names of our own, whole or not at all, each with size, digest and
+marks.
+"""
 
 import errno
-import hashlib
 import os
 import shutil
 import threading
@@ -12,6 +13,8 @@ from node.files import untrusted
 from protocol.errors import NotFound, Unsatisfiable
 from protocol.model.build import Artifact
 from protocol.ports.service import ByteRange, OpenArtifact
+from protocol.storage.whole_file import write_whole
+from protocol.transfer.check import Marks
 from protocol.transfer.streams import FileStream
 
 IMAGE = "image.iso"
@@ -42,13 +45,14 @@ class ArtifactStore:
         home.mkdir(exist_ok=True)
         part, whole = home / f".{name}.part", home / name  # no artifact's name begins with a dot
         if whole.exists():
-            return Artifact(name, *_digested(whole, stop))
+            return _artifact(name, _marked(whole, stop))
         if not part.exists():
             place(part)
         untrusted.check_taken(part)
-        artifact = Artifact(name, *_digested(part, stop))
+        marks = _marked(part, stop)
+        write_whole(home / _marks_of(name), marks.whole)
         part.rename(whole)
-        return artifact
+        return _artifact(name, marks)
 
     def open(self, build_id: str, artifact: Artifact, part: ByteRange | None) -> OpenArtifact:
         """A reader of the artifact or a range of it. Raises NotFound, Unsatisfiable."""
@@ -77,19 +81,33 @@ class ArtifactStore:
         """Where the artifact lies, if it is kept; the file never changes."""
         return self._folder / build_id / name
 
+    def marks(self, build_id: str, name: str) -> bytes:
+        """What to compare the artifact with where it is passed on. Blocks. Raises NotFound."""
+        try:
+            return (self._folder / build_id / _marks_of(name)).read_bytes()
+        except OSError as error:
+            raise NotFound(f"{name} has no marks", field="name") from error
+
     def remove(self, build_id: str) -> None:
         """Delete what a build made. Blocks."""
         shutil.rmtree(self._folder / build_id, ignore_errors=True)
 
 
-def _digested(path: Path, stop: threading.Event) -> tuple[int, str]:
-    """Size and SHA-256 of a file that is on disk then. Raises OSError."""
-    digest, size = hashlib.sha256(), 0
+def _marks_of(name: str) -> str:
+    return f".{name}.marks"
+
+
+def _artifact(name: str, marks: Marks) -> Artifact:
+    return Artifact(name, marks.size, marks.sha256)
+
+
+def _marked(path: Path, stop: threading.Event) -> Marks:
+    """Size, SHA-256 and marks of a file that is on disk then. Raises OSError."""
+    marks = Marks()
     with path.open("rb", buffering=0) as file:
         while piece := file.read(_PIECE):
             if stop.is_set():
                 raise OSError(errno.ECANCELED, "the build was ended")
-            digest.update(piece)
-            size += len(piece)
+            marks.take(piece)
         os.fsync(file.fileno())
-    return size, digest.hexdigest()
+    return marks

@@ -5,6 +5,7 @@ and only while the build runs.
 import contextlib
 import os
 import shutil
+import stat
 import threading
 from pathlib import Path
 
@@ -47,13 +48,24 @@ class SecretsFolder:
         self.remove(attempt)
         folder = self._root / attempt
         with self._lock:
-            self._root.mkdir(mode=0o700, exist_ok=True)
+            with contextlib.suppress(FileExistsError):
+                self._root.mkdir(mode=0o700)
+            self._check_own()
             folder.mkdir(mode=0o755)
         folder.chmod(0o755)  # root/ is closed; the container's root may be another user here
         for name, value in secrets.items():
             file = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o400)
             with open(file, "wb") as target:
                 target.write(value.encode("utf-8", "surrogatepass"))
+
+    def _check_own(self) -> None:
+        """Raises Unavailable where the root is not ours alone: others may write beside it, and who
+        made it could put something else in place of what is below.
+        """
+        seen = self._root.lstat()
+        mine = stat.S_ISDIR(seen.st_mode) and seen.st_uid == os.geteuid()
+        if not mine or seen.st_mode & 0o077:
+            raise Unavailable(f"the folder for secrets, {self._root}, was made by somebody else")
 
     def mounts(self, attempt: str) -> tuple[Mount, ...]:
         """What the attempt's container has to see; nothing where it has no secrets."""

@@ -48,6 +48,11 @@ class Firewall:
         for family, wanted in zip(self._families, (tuple(rules), ("-j DROP",)), strict=False):
             family.hold(wanted)
 
+    def look(self) -> None:
+        """See whether rules can be had here, and change none. Raises Unguarded."""
+        for family in self._families:
+            family.look()
+
     def drop(self) -> None:
         """Take all of it away. Raises Unguarded."""
         for family in self._families:
@@ -85,6 +90,9 @@ class _Family:
         if not set(seen).issuperset(hooks) or len(seen) != 1 + len(hooks) + len(rules):
             raise Unguarded(f"{self._program} took the rules for builds and does not have them")
         self._written, self._seen = rules, seen
+
+    def look(self) -> None:
+        self._own()
 
     def drop(self) -> None:
         chain, seen = self._firewall.chain, self._own()

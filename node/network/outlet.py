@@ -6,7 +6,8 @@ and a firewall before it. Both are looked at again and again, and before each bu
 where somebody, or a restart of the engine, has undone them. Where that cannot be had, the node says
 why and takes no build: it is never left out in silence. `auto` is the same, but on a node that only
 this machine reaches, such as one that somebody tries out without being root: where that cannot
-guard its builds from the beginning, it warns and goes on with the engine's own network.
+guard its builds from the beginning, it warns and goes on with the engine's own network. A member of
+a pool is no such node, whatever it listens on for clients.
 """
 
 import contextlib
@@ -39,16 +40,25 @@ class Outlet:
     """The builds' way out. Its calls block; any thread."""
 
     def __init__(
-        self, engine: Engine, settings: NodeSettings, node: str, firewall: Firewall | None = None
+        self,
+        engine: Engine,
+        settings: NodeSettings,
+        node: str,
+        firewall: Firewall | None = None,
+        *,
+        member: bool = False,
     ) -> None:
-        """Raises Invalid for networks that are none."""
+        """`node`: its id; `member`: of a pool, or is to be. Raises Invalid for networks that are
+        none.
+        """
         self._engine = engine
         self._node = node
         self._allowed = allowed_networks(settings.build_networks_allowed)
         policy = settings.build_network
         self._guarded = policy in ("auto", "internet") and engine.runs_programs
         # Whether it may do without, as long as it has not been seen to work
-        self._lenient = policy == "auto" and is_loopback(host_and_port(settings.listen)[0])
+        alone = is_loopback(host_and_port(settings.listen)[0]) and not member
+        self._lenient = policy == "auto" and alone
         self._interface = f"ip-{node[:_NAME]}"
         self._firewall = firewall or Firewall(self._interface, f"IMAGEPOOL-{node[:_NAME]}")
 
@@ -56,6 +66,20 @@ class Outlet:
     def bridge(self) -> str:
         """What the engine calls it; empty where it is the engine's own."""
         return f"imagepool-{self._node[:_NAME]}" if self._guarded else ""
+
+    @property
+    def lenient(self) -> bool:
+        """Whether builds get the engine's own network where they cannot be guarded."""
+        return self._guarded and self._lenient
+
+    def look(self) -> None:
+        """See whether `hold` can do its work, and change nothing. Raises Unguarded."""
+        if not self._guarded:
+            return
+        try:
+            self._firewall.look()
+        except Unguarded as error:
+            raise Unguarded(_words(str(error))) from error
 
     def hold(self) -> None:
         """What builds reach is as the setting says when this returns. Raises Unguarded,

@@ -23,6 +23,7 @@ class Permission(enum.Enum):
     ASK_TO_JOIN = "ask to join"  # ask for a certificate
     RENEW = "renew"  # ask for another one
     JOIN = "join"  # be put on the roster
+    FETCH = "fetch"  # have what a ticket is for
     PLACE = "place"  # act as a scheduler: forward, acknowledge
     HEALTH = "health"  # see whether this program lives and can work
     METRICS = "metrics"  # see how much it does
@@ -50,6 +51,7 @@ ALLOWED: dict[Permission, frozenset[Role]] = {
     Permission.ASK_TO_JOIN: _MEMBERS | {Role.NOBODY},
     Permission.RENEW: _MEMBERS,
     Permission.JOIN: _OPERATORS | _MEMBERS,
+    Permission.FETCH: frozenset({Role.NOBODY}),
     Permission.PLACE: frozenset({Role.PROGRAM}),
 }
 

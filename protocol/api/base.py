@@ -8,7 +8,6 @@ service as `self.service`, and translate: body to request, build to reply. Error
 
 import asyncio
 import logging
-import re
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, ClassVar, TypeVar
@@ -22,38 +21,22 @@ from protocol.api.negotiation import preferred
 from protocol.api.operation import check_arguments
 from protocol.api.own_url import own_url
 from protocol.api.problems import STATUS, problem, translated
+from protocol.api.reading import DRAIN, Reading
 from protocol.api.route import Context, Route
-from protocol.errors import (
-    Busy,
-    Denied,
-    Invalid,
-    PoolError,
-    TooLarge,
-    Unauthenticated,
-    Unsatisfiable,
-)
-from protocol.model import idempotency
+from protocol.api.standing import Standing
+from protocol.errors import Busy, Denied, PoolError, Unauthenticated, Unsatisfiable
 from protocol.ports.service import Caller, Role
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-DRAIN = 64 << 20
-"""Bytes over the limit that are still read, and dropped, before a body is refused."""
-
-FORM = "application/x-www-form-urlencoded"
-"""What curl says of a body unless it is told otherwise."""
-
-_YES = {"1", "true", "yes"}
-_NO = {"0", "false", "no"}
-_NUMBER = re.compile(r"\d{1,18}(\.\d{1,18})?([eE][+-]?\d{1,3})?", re.ASCII)
-
 
 @web.stream_request_body
-class Handler(web.RequestHandler):
+class Handler(Reading):
     """A request of any family: checked before its body is read, answered in JSON or msgpack."""
 
     CORS: ClassVar[bool] = False  # pages of other origins may use this family
+    NOTED: ClassVar[bool] = False  # what it does is written down whoever asks, not for people only
     PRODUCES: ClassVar[tuple[str, ...]] = (wire.JSON, wire.MSGPACK)
     """Media types of which a client of `/api/` must take one; none: it gets what there is."""
 
@@ -68,6 +51,7 @@ class Handler(web.RequestHandler):
         self.received = 0
         self.heard = False  # the head says nothing that is wrong
         self.gone = asyncio.Event()  # set when the client has hung up
+        self._standing: Standing | None = None  # while it is answered
         self.setup(**route.options)
 
     def setup(self, **options: Any) -> None:
@@ -93,6 +77,7 @@ class Handler(web.RequestHandler):
             raise web.HTTPError(405)
         self.caller = self.who_asks()
         access.check(self.caller, permission)
+        self._standing = Standing(partial(self._may_still, self.caller, permission), self._cut)
         self._check_origin()
         self._check_accepted()
         operation = self.route.operations.get(self.request.method or "")
@@ -109,9 +94,19 @@ class Handler(web.RequestHandler):
         """By what the request carries; a family may know people by something of its own besides."""
         return self.context.callers.caller_of(self.request)
 
-    def bound(self) -> int:
-        """Bytes of a body that are read at all; a handler that passes them on may take more."""
-        return self.limits.body_limit + DRAIN
+    def _may_still(self, before: Caller, permission: access.Permission) -> bool:
+        """Whether who asked would be let in now, as the same."""
+        if self.request.connection.stream.closed():  # type: ignore[union-attr]
+            return False
+        try:
+            caller = self.who_asks()
+            access.check(caller, permission)
+        except PoolError:
+            return False
+        return (caller.owner, caller.program) == (before.owner, before.program)
+
+    def _cut(self) -> None:
+        self.request.connection.stream.close()  # type: ignore[union-attr]
 
     def _check_origin(self) -> None:
         """Raises Denied where a page of another origin would change something. It could not read
@@ -129,16 +124,6 @@ class Handler(web.RequestHandler):
         strict = self.route.path.startswith("/api/") and self.PRODUCES
         if strict and preferred(self.request.headers.get("Accept", ""), self.PRODUCES) is None:
             raise web.HTTPError(406)
-
-    def data_received(self, chunk: bytes) -> None:
-        """Called for each piece of the body: what is over the limit is read and dropped, so that
-        the client hears why.
-        """
-        self.received += len(chunk)
-        if self.received > self.limits.body_limit:
-            self.body.clear()
-        else:
-            self.body += chunk
 
     def options(self, *_: str) -> None:
         """A browser asks whether a page of another origin may call."""
@@ -158,82 +143,15 @@ class Handler(web.RequestHandler):
         """Called when the client hangs up before the answer: what waits for its body ends."""
         super().on_connection_close()
         self.gone.set()
+        self._end_standing()
 
-    # Reading what the client said
+    def on_finish(self) -> None:
+        """Called by Tornado when all is said."""
+        self._end_standing()
 
-    def media_type(self) -> str:
-        """The body's media type; JSON where none is given, and where curl says that it is a
-        form.
-        """
-        given = self.request.headers.get("Content-Type", wire.JSON)
-        return given.partition(";")[0].strip().lower()
-
-    def decoded(self, kind: type[T]) -> T:
-        """The body as a value of this type. Raises Invalid."""
-        media_type = self.media_type()
-        if media_type == FORM:
-            media_type = wire.JSON
-        return self.read(self.whole_body(), kind, media_type)
-
-    def read(self, body: bytes, kind: type[T], media_type: str = wire.JSON) -> T:
-        """A value of this type, from what is a body or was in one. Raises Invalid."""
-        limits = self.limits
-        return wire.decode(
-            body,
-            kind,
-            media_type,
-            limit=limits.body_limit,
-            nesting=limits.nesting_limit,
-            values=limits.value_limit,
-        )
-
-    def whole_body(self) -> bytes:
-        """The body. Raises TooLarge."""
-        if self.received > self.limits.body_limit:
-            raise self.too_large(self.limits.body_limit)
-        return bytes(self.body)
-
-    def number(self, name: str, default: float, *, low: float, high: float) -> float:
-        """A number in the query. Raises Invalid where it is none, or outside its bounds."""
-        text = self.get_query_argument(name, None, strip=False)
-        if text is None:
-            return default
-        value = float(text) if _NUMBER.fullmatch(text) else float("nan")
-        if not low <= value <= high:
-            raise Invalid(
-                f"{name} is {text[:40]!r}",
-                field=name,
-                expected=f"a number from {low:g} to {high:g}",
-            )
-        return value
-
-    def whole(self, name: str, *, high: int = 1 << 62) -> int | None:
-        """A whole number from 0 in the query; None where it is not given. Raises Invalid."""
-        text = self.get_query_argument(name, None, strip=False)
-        if text is None:
-            return None
-        if not (text.isascii() and text.isdigit() and len(text) < 20 and int(text) <= high):
-            raise Invalid(
-                f"{name} is {text[:40]!r}", field=name, expected=f"a whole number from 0 to {high}"
-            )
-        return int(text)
-
-    def truth(self, name: str) -> bool:
-        """Yes or no in the query; no where it is not given. Raises Invalid."""
-        text = self.get_query_argument(name, "no", strip=False)
-        if text not in _YES | _NO:
-            raise Invalid(f"{name} is {text[:40]!r}", field=name, expected="true or false")
-        return text in _YES
-
-    def idempotency_key(self) -> str:
-        """What the client knows this create by; empty where it gave nothing. Raises Invalid."""
-        given = self.request.headers.get(idempotency.HEADER)
-        return "" if given is None else idempotency.check_key(given)
-
-    def wait_seconds(self) -> float:
-        """How long the client lets this request be held."""
-        limit = self.limits.wait_limit
-        return min(self.number("wait", 0, low=0, high=86400), limit)
+    def _end_standing(self) -> None:
+        if self._standing is not None:
+            self._standing.end()
 
     # Answering
 
@@ -339,9 +257,3 @@ class Handler(web.RequestHandler):
             log.info("%s %s: %s", self.request.method, self.request.path, value)
         elif not isinstance(value, StreamClosedError):
             log.error("%s %s", self.request.method, self.request.path, exc_info=(typ, value, tb))
-
-    def too_large(self, limit: int) -> TooLarge:
-        """The error of a body over the limit, in bytes."""
-        return TooLarge(
-            f"the body is over {limit} bytes", field="body", expected=f"at most {limit} bytes"
-        )

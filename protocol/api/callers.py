@@ -5,15 +5,16 @@ the address that it came from.
 import hashlib
 import hmac
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Protocol
 from urllib.parse import urlsplit
 
 from msgspec import Struct
 from msgspec.structs import replace
 from tornado.httputil import HTTPServerRequest
+from tornado.iostream import StreamClosedError
 
-from protocol.api.failures import Failures, is_loopback
+from protocol.api.failures import Failures, is_address, is_loopback
 from protocol.errors import Denied, Invalid, Unauthenticated
 from protocol.model.people import NAME
 from protocol.ports.service import Caller, Role
@@ -34,7 +35,9 @@ HARMLESS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 _OWNER = re.compile(NAME)
 _ID = re.compile(r"[A-Za-z0-9]{1,64}")
-_RELAYED = ("Forwarded", "Via", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-Ip")
+_RELAYED = ("Forwarded", "Via", "X-Real-Ip")
+_RELAYED_TOO = "X-Forwarded-"  # begins the names of more
+_TOLD = re.compile(r"([0-9.]{7,15})(?::\d{1,5})?|\[?([0-9A-Fa-f:.]{2,45})(?:\]|\]:\d{1,5})?")
 
 
 class Callers(Protocol):
@@ -55,16 +58,29 @@ class Rules(Struct, frozen=True):
 class ProvenCallers:
     """On the listener for the pool: programs, by their certificates."""
 
-    def __init__(self, memberships: Memberships, is_revoked: Callable[[str], bool]) -> None:
+    def __init__(
+        self,
+        memberships: Memberships,
+        is_revoked: Callable[[str], bool],
+        for_strangers: Collection[str] = (),
+    ) -> None:
+        """`for_strangers`: paths that may be asked for without a certificate."""
         self._memberships = memberships
         self._is_revoked = is_revoked
+        self._for_strangers = for_strangers
 
     def caller_of(self, request: HTTPServerRequest) -> Caller:
-        """See Callers. Who has no certificate is nobody, and may ask to join."""
+        """See Callers. Who has no certificate is nobody, and may ask to join. Raises
+        StreamClosedError where the caller has hung up.
+        """
+        if request.connection.stream.closed():  # type: ignore[union-attr]
+            raise StreamClosedError  # nobody is there to show one
         shown = request.get_ssl_certificate(binary_form=True)
         assert shown is None or isinstance(shown, bytes)
         party = self._memberships.party(shown)
         if party is None:
+            if request.path not in self._for_strangers:
+                raise Unauthenticated("this is for members of the pool", expected="a certificate")
             return Caller(owner="", role=Role.NOBODY)
         if self._is_revoked(party.id):
             raise Denied("this program was put out of the pool")
@@ -127,8 +143,10 @@ class ClientCallers:
         """Whence somebody asks, in the words of a proxy on this machine where there is one."""
         address = request.remote_ip or ""
         if self._rules.behind and is_loopback(address):
-            told = request.headers.get("X-Forwarded-For", "").rpartition(",")[2].strip()
-            return told or address
+            said = request.headers.get("X-Forwarded-For", "").rpartition(",")[2].strip()
+            match = _TOLD.fullmatch(said)
+            told = (match[1] or match[2]) if match else ""
+            return told if is_address(told) else address
         return address
 
     def _by_token(self, request: HTTPServerRequest, text: str) -> Caller:
@@ -197,8 +215,13 @@ def is_foreign(request: HTTPServerRequest, public_url: str = "") -> bool:
 
 
 def _is_relayed(request: HTTPServerRequest) -> bool:
-    """Whether a proxy says that it speaks for somebody else. Not all of them do."""
-    return any(name in request.headers for name in _RELAYED)
+    """Whether a proxy says that it speaks for somebody else. Not all of them do; one that most have
+    is known by how it asks where it was told nothing else: nginx until 1.28.
+    """
+    given = request.headers
+    if any(name in given for name in _RELAYED) or any(n.startswith(_RELAYED_TOO) for n in given):
+        return True
+    return request.version == "HTTP/1.0" and given.get("Connection", "").lower() == "close"
 
 
 def headers(caller: Caller) -> dict[str, str]:

@@ -145,8 +145,11 @@ def cut(handler: Handler) -> None:
 
 async def _copy(handler: Handler, stream: ByteStream) -> None:
     _client(handler).set_nodelay(True)
-    pieces = aiter(stream)
-    while (piece := await handler.unless_gone(anext(pieces, None))) is not None:
+    await handler.unless_gone(_pieces(handler, stream))  # once: two tasks a piece would cost more
+
+
+async def _pieces(handler: Handler, stream: ByteStream) -> None:
+    async for piece in stream:
         handler.write(piece)
         await handler.flush()
 

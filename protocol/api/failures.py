@@ -65,6 +65,11 @@ def is_loopback(host: str) -> bool:
     return ip is not None and ip.is_loopback
 
 
+def is_address(text: str) -> bool:
+    """Whether this is an address at all."""
+    return _address(text) is not None
+
+
 def network(address: str) -> str:
     """What counts as one address: of IPv6, where anybody has many, a whole network."""
     ip = _address(address)

@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 Observe = Callable[[str, str, int, float], None]
 """Told of each answered request: route, method, status, seconds. The port is `extras["http"]`."""
 
+_PEOPLE = (Role.VIEWER, Role.USER, Role.OPERATOR, Role.ADMIN)
 _GROUP = re.compile(r"\([^()]*\)")
 
 
@@ -63,7 +64,7 @@ def _log_request(extras: Mapping[str, Any], handler: web.RequestHandler) -> None
 
 def _note(people: PeoplePort, handler: Handler, status: int) -> None:
     """Write down what changes something, and what was refused. What programs of the pool do is
-    written down where somebody asked for it.
+    written down where somebody asked for it; nobody changes anything.
     """
     caller, request = handler.caller, handler.request
     deed = Deed(
@@ -75,8 +76,8 @@ def _note(people: PeoplePort, handler: Handler, status: int) -> None:
         status=status,
         owner=caller.owner if caller.by else "",
     )
-    changes = request.method not in HARMLESS and caller.role is not Role.PROGRAM
-    if changes or deed.refused:
+    noted = caller.role in _PEOPLE or (handler.NOTED and status < 400)
+    if (noted and request.method not in HARMLESS) or deed.refused:
         people.audit.note(deed)
 
 

@@ -6,6 +6,7 @@ disk is not its matter.
 
 import asyncio
 import re
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from itertools import islice
 
@@ -34,6 +35,7 @@ class Board:
         self._catalog = Catalog()
         self._log = ChangeLog()
         self._watches: dict[str, Watch] = {}
+        self._owners: OrderedDict[str, str] = OrderedDict()  # of builds that are gone
 
     def __contains__(self, build_id: str) -> bool:
         return build_id in self._builds
@@ -71,6 +73,9 @@ class Board:
             self._catalog.change(build, None)
             self.tally.change(build, None)
             self._log.went(build_id, self.changed.count + 1, _GONE)
+            self._owners[build_id] = build.owner
+            while len(self._owners) > _GONE:
+                self._owners.popitem(last=False)
             self.changed.touch()
         if watch := self._watches.get(build_id):
             watch.touch()
@@ -135,9 +140,9 @@ class Board:
         for count, key in entries:
             yield key, f"{self._log.epoch}.{count}"
 
-    async def changes(self, cursor: str, wait: float) -> Changes:
-        """What changed since the cursor, at most a page of it. Raises Invalid for a cursor that
-        is none.
+    async def changes(self, cursor: str, wait: float, owner: str | None = None) -> Changes:
+        """What changed since the cursor, at most a page of it; of what is gone only that of the
+        owner, where one is given. Raises Invalid for a cursor that is none.
         """
         seen, began, reset = self._seen(cursor)
         if not reset and self.changed.count == seen and wait > 0:
@@ -153,9 +158,12 @@ class Board:
             tuple(self._builds[key] for _, key in page),
             f"{self._log.epoch}.{behind}",
             more,
-            tuple(key for count, key in gone if count <= end),
+            tuple(key for count, key in gone if count <= end and self._was_of(key, owner)),
             reset,
         )
+
+    def _was_of(self, gone: str, owner: str | None) -> bool:
+        return owner is None or self._owners.get(gone) == owner
 
     def _seen(self, cursor: str) -> tuple[int, int, bool]:
         """The count that a cursor stands for; the one at which its reader began with nothing, 0

@@ -4,12 +4,22 @@
 """
 
 import enum
+from typing import Annotated
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from protocol.errors import NotFound
-from protocol.model.recipe import BuiltBase, DockerfileBase, DownloadBase, ImageBase
+from protocol.model.recipe import BuiltBase, DockerfileBase, DownloadBase, FileName, ImageBase
 from protocol.model.request import BuildRequest
+from protocol.wording import matching
+
+Count = Annotated[int, Meta(ge=0, lt=1 << 62)]
+"""A number of bytes, or of something else. What other programs say is held to this and the next
+ones: sums, times of day and columns of databases take no more, and NaN would pass every comparison.
+"""
+Amount = Annotated[float, Meta(ge=0, le=1e15)]
+Moment = Annotated[float, Meta(ge=0, le=1e11)]
+"""Seconds since the epoch."""
 
 NEVER_RAN = 125
 """Exit code of a command that never ran in a build that has stopped (design: States)."""
@@ -49,9 +59,9 @@ class CommandStatus(Struct, frozen=True):
     """What became of one command; also of steps that the node adds, such as finding the image."""
 
     name: str
-    start: int | None = None  # where in the attempt's log its output begins; None: not started
-    end: int | None = None  # where its output ends; None: not ended
-    exit_code: int | None = None
+    start: Count | None = None  # where in the attempt's log its output begins; None: not started
+    end: Count | None = None  # where its output ends; None: not ended
+    exit_code: Annotated[int, Meta(ge=-(1 << 31), lt=1 << 31)] | None = None
     added: bool = False  # a step of the node's own, not one of the request
 
     @property
@@ -65,9 +75,10 @@ class CommandStatus(Struct, frozen=True):
 class Artifact(Struct, frozen=True):
     """A file that a build made, or, while it streams, is making."""
 
-    name: str
-    size: int  # bytes; of one that grows: so far
-    sha256: str  # lower-case hex; of one that grows: empty
+    name: FileName  # people save it under this name: whoever says it, it is no path
+    size: Count  # bytes; of one that grows: so far
+    # lower-case hex; of one that grows: empty
+    sha256: Annotated[str, matching(r"^([0-9a-f]{64})?$(?!\n)", "64 hex digits, or nothing")]
     growing: bool = False
     kept: bool = True  # False: it went to the one reader that it had, and cannot be had again
 
@@ -75,13 +86,13 @@ class Artifact(Struct, frozen=True):
 class Usage(Struct, frozen=True):
     """What a build used, measured from its control group."""
 
-    cpu: float = 0.0  # seconds of all processors
-    memory: int = 0  # bytes at its peak, without the page cache
-    read: int = 0  # bytes from block devices
-    written: int = (
+    cpu: Amount = 0.0  # seconds of all processors
+    memory: Count = 0  # bytes at its peak, without the page cache
+    read: Count = 0  # bytes from block devices
+    written: Count = (
         0  # bytes to block devices; with version 1 of control groups only synchronous ones
     )
-    disk: int = 0  # bytes of its files at the end: container layer, outbox, results
+    disk: Count = 0  # bytes of its files at the end: container layer, outbox, results
 
 
 class NoticeRecord(Struct, frozen=True):
@@ -95,7 +106,7 @@ class NoticeRecord(Struct, frozen=True):
 class Step(Struct, frozen=True):
     """One entry of a build's history."""
 
-    at: float  # seconds since the epoch, by the clock of the program that wrote it
+    at: Moment  # by the clock of the program that wrote it
     event: str
     stage: Stage  # after the event
     cause: str = ""
@@ -115,19 +126,19 @@ class Build(Struct, frozen=True):
     origin: str  # id of the scheduler, or of the node that a client spoke to directly
     owner: str
     request: BuildRequest
-    created: float  # seconds since the epoch
+    created: Moment
     stage: Stage = Stage.QUEUED
     result: Result | None = None  # only of a stopped build
     reason: str = ""  # why it ended so, or why it waits, in a sentence
-    attempt: int = 0  # 0: never placed
+    attempt: Count = 0  # 0: never placed
     node: NodeReference | None = None
     commands: tuple[CommandStatus, ...] = ()
     artifacts: tuple[Artifact, ...] = ()
-    log_size: int = 0  # bytes that the attempt's log has so far
-    started: float | None = None
-    stopped: float | None = None
+    log_size: Count = 0  # bytes that the attempt's log has so far
+    started: Moment | None = None
+    stopped: Moment | None = None
     history: tuple[Step, ...] = ()
-    revision: int = 0  # grows with each change
+    revision: Count = 0  # grows with each change
     key: str = ""  # idempotency key that it was made with; empty: none
     usage: Usage | None = None  # None: not measured yet
     pinned: bool = False  # it is kept until somebody unpins it

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from protocol.model.build import Build, Result, State, Step
+from protocol.model.build import Amount, Build, Count, Moment, Result, State, Step
 from protocol.model.request import BuildRequest, Forward, Label, Secrets
 from protocol.wording import matching
 
@@ -32,35 +32,39 @@ class Forwarded(Struct, frozen=True):
     secrets: Secrets = {}  # on the way to the node only
 
 
+Word = Annotated[str, Meta(max_length=1024)]
+"""What stands on rosters, in logs and in records, said by anybody."""
+
+
 class Report(Struct, frozen=True):
     """What a program states of itself, and of every build that the asking program placed on it."""
 
-    id: str
-    boot: str  # drawn at each start: another boot is another life
-    name: str
-    role: str  # "node" or "scheduler"
-    version: str
+    id: Word
+    boot: Word  # drawn at each start: another boot is another life
+    name: Word
+    role: Word  # "node" or "scheduler"
+    version: Word
     api: int
-    architecture: str
-    status: str  # "ready" or "busy"
-    priority: int
-    token: str  # opaque; hand it back to be held until something changes
-    reason: str = ""  # why busy
-    slots: int = 0
-    used: int = 0
-    labels: tuple[str, ...] = ()
-    images: tuple[str, ...] = ()  # images that need no pull
-    cpus: float = 0
-    memory: int = 0  # bytes
-    disk_free: int = 0  # bytes
+    architecture: Word
+    status: Word  # "ready" or "busy"
+    priority: Annotated[int, Meta(ge=-(1 << 31), lt=1 << 31)]
+    token: Word  # opaque; hand it back to be held until something changes
+    reason: Annotated[str, Meta(max_length=1 << 16)] = ""  # why busy
+    slots: Count = 0
+    used: Count = 0
+    labels: tuple[Word, ...] = ()
+    images: tuple[Word, ...] = ()  # images that need no pull
+    cpus: Amount = 0
+    memory: Count = 0  # bytes
+    disk_free: Count = 0  # bytes
     leaving: bool = False  # it shuts down now: the last report of this boot
-    below: tuple[str, ...] = ()  # ids of all schedulers that it places builds on, at any depth
+    below: tuple[Word, ...] = ()  # ids of all schedulers that it places builds on, at any depth
     builds: tuple[Build, ...] = ()  # those of the asking scheduler; without their requests
     wholes: dict[str, Forwarded] = {}  # of those that its store may not have on record
     more: bool = False  # it has further ended builds to report, when these are acknowledged
-    clock: float = 0.0  # its wall clock, seconds since the epoch
-    kind: str = ""  # "plain": it speaks only the documented image-creator API
-    lacks: tuple[str, ...] = ()  # what it cannot give that every other node does
+    clock: Moment = 0.0  # its wall clock
+    kind: Word = ""  # "plain": it speaks only the documented image-creator API
+    lacks: tuple[Word, ...] = ()  # what it cannot give that every other node does
 
 
 class Acknowledgement(Struct, frozen=True):
@@ -96,10 +100,6 @@ LabelQuery = Annotated[
     ),
 ]
 """`NAME`: a build has that label; `NAME=VALUE`: with that value."""
-
-
-Moment = Annotated[float, Meta(ge=0, le=1e11)]
-"""Seconds since the epoch."""
 
 
 class Joining(Struct, frozen=True):

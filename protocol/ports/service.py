@@ -186,7 +186,7 @@ class BuildService(Protocol):
 
     async def changes(self, caller: Caller, *, cursor: str = "", wait: float = 0) -> Changes:
         """The builds that changed since the cursor; without one, all. Held up to `wait` seconds
-        while none has.
+        while none has. Of what is gone the caller is told what they might have seen.
         """
 
     async def explain(self, caller: Caller, build_id: str) -> Explanation:

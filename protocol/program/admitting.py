@@ -35,17 +35,7 @@ class People:
         """Raises Invalid where others than the people of this machine could reach the program, and
         nobody said who of them may.
         """
-        settings = self._settings
-        host, _ = host_and_port(settings.listen)
-        if is_loopback(host) or not self.accounts.empty or settings.anonymous != "none":
-            return
-        make = f"imagepool token create NAME --role admin --data {self._folder}"
-        raise Invalid(
-            f"{settings.listen} can be reached by others, and nobody has a token",
-            field="listen",
-            expected=f"a token first ({make}), or --anonymous user (everybody may build who"
-            " reaches this address), or --listen 127.0.0.1:PORT",
-        )
+        check_reach(self._settings, self._folder, nobody=self.accounts.empty)
 
     async def keep_house(self) -> None:
         """Forget what is over, for as long as the program lives."""
@@ -63,6 +53,20 @@ class People:
         await self.accounts.close()
 
 
+def check_reach(settings: ProgramSettings, folder: Path, *, nobody: bool) -> None:
+    """See `People.check_reach`; `nobody`: there is no token and no user in the data folder."""
+    host, _ = host_and_port(settings.listen)
+    if is_loopback(host) or not nobody or settings.anonymous != "none":
+        return
+    make = f"imagepool token create NAME --role admin --data {folder}"
+    raise Invalid(
+        f"{settings.listen} can be reached by others, and nobody has a token",
+        field="listen",
+        expected=f"a token first ({make}), or --anonymous user (everybody may build who"
+        " reaches this address), or --listen 127.0.0.1:PORT",
+    )
+
+
 def pool_address(settings: ProgramSettings, *, member: bool = False) -> str:
     """Where the listener for the pool is; empty: there is none. Where nothing is set it is beside
     that for clients, one port higher, if others reach that, or, for a `member`, everywhere.
@@ -73,6 +77,16 @@ def pool_address(settings: ProgramSettings, *, member: bool = False) -> str:
     if is_loopback(host) and not member:
         return ""
     host = "0.0.0.0" if is_loopback(host) else host
+    return f"[{host}]:{_beside(port)}" if ":" in host else f"{host}:{_beside(port)}"
+
+
+def transfer_address(settings: ProgramSettings, listen: str) -> str:
+    """Where artifacts are given without TLS, to members of the pool; `listen`: the setting. Raises
+    Invalid.
+    """
+    if listen:
+        return listen
+    host, port = host_and_port(pool_address(settings, member=True), "pool_listen")
     return f"[{host}]:{_beside(port)}" if ":" in host else f"{host}:{_beside(port)}"
 
 

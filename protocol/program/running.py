@@ -35,12 +35,17 @@ class Listener:
     """The sockets of a program, and the URL by which it is reached."""
 
     def __init__(
-        self, settings: ProgramSettings, listen: str = "", context: ssl.SSLContext | None = None
+        self,
+        settings: ProgramSettings,
+        listen: str = "",
+        context: ssl.SSLContext | None = None,
+        field: str = "",
     ) -> None:
-        """Bind, where clients are served; with `context` at `listen`, where the pool is. Raises
-        Invalid where the address cannot be had.
+        """Bind, where clients are served; with `context` at `listen`, where the pool is; `field`:
+        the setting that says where, if it is another one. Raises Invalid where the address cannot
+        be had.
         """
-        field, self._context = ("pool_listen" if context else "listen"), context
+        field, self._context = field or ("pool_listen" if context else "listen"), context
         listen = listen or settings.listen
         self.host, port = host_and_port(listen, field)
         try:

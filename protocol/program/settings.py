@@ -29,6 +29,7 @@ ALIASES = {"base_image": "BASE_IMAGE"}
 """Documented names from before there was a prefix."""
 
 Anonymous = Literal["none", "viewer", "user"]
+Transfers = Literal["tls", "plain"]
 Unproven = Literal["none", "loopback", "anywhere"]
 
 T = TypeVar("T", bound="ProgramSettings")
@@ -39,6 +40,7 @@ class ProgramSettings(ApiSettings, frozen=True, forbid_unknown_fields=True):
 
     listen: str = "127.0.0.1:8080"  # HOST:PORT to serve on; port 0 picks one
     pool_listen: str = ""  # HOST:PORT for members of the pool, by TLS; empty: one port higher
+    transfers: Transfers = "tls"  # how artifacts go in a pool: tls; plain: others can read them
     renew_every: Annotated[float, Meta(gt=0)] = 3600.0  # seconds between renewals of certificates
     anonymous: Anonymous = "none"  # what somebody without a token may be: none, viewer, user
     unproven: Unproven = "loopback"  # whence programs need no proof: none, loopback, anywhere

@@ -35,10 +35,12 @@ from protocol.model.messages import (
 )
 from protocol.model.request import BuildRequest, Forward, Order, Secrets
 from protocol.ports.service import ByteRange, ByteStream, Caller, OpenArtifact, OpenLog
-from protocol.remote.exchange import ANSWER, Exchange, Secured, number
+from protocol.remote.connecting import Secured
+from protocol.remote.exchange import ANSWER, Exchange, number, whole
 from protocol.remote.guard import Guard
 from protocol.remote.people import RemotePeople
 from protocol.remote.response import ResponseStream
+from protocol.remote.ticketed import Ticketed
 
 
 class HttpService:
@@ -46,7 +48,8 @@ class HttpService:
 
     `caller`: who calls (an id of program and store, or an owner); `patience`: the seconds that an
     answer may take beyond what it may be held; `token`: what proves who calls; `guard`: which
-    addresses may be called.
+    addresses may be called; `ticketed`: artifacts come without TLS where the other side gives
+    tickets for them.
     """
 
     def __init__(
@@ -58,16 +61,20 @@ class HttpService:
         secured: Secured | None = None,
         token: str = "",
         guard: Guard | None = None,
+        ticketed: bool = False,
     ) -> None:
         self.url = url.rstrip("/")
         said = callers.headers(caller) if caller else {}
         if token:
             said["Authorization"] = f"Bearer {token}"
         self._http = Exchange(self.url, said, patience, secured, guard)
+        self._ticketed = Ticketed(self._http, self.url, patience, guard) if ticketed else None
         self.people = RemotePeople(self._http)
 
     async def close(self) -> None:
         """Close the connections."""
+        if self._ticketed is not None:
+            await self._ticketed.close()
         await self._http.close()
 
     async def submit(
@@ -157,7 +164,13 @@ class HttpService:
     async def open_artifact(
         self, caller: Caller, build_id: str, name: str, part: ByteRange | None = None
     ) -> OpenArtifact:
-        """See BuildService."""
+        """See BuildService. Only of a whole it can be seen by its digest whether it was changed:
+        parts come by TLS.
+        """
+        if self._ticketed is not None and part is None:
+            opened = await self._ticketed.open(build_id, name)
+            if opened is not None:
+                return opened
         headers = {} if part is None else {"Range": _range_header(part)}
         path = f"{_build(build_id)}/artifacts/{quote(name, safe='')}"
         response = await self._http.open(path, {}, headers)
@@ -167,14 +180,13 @@ class HttpService:
         length = number(response, "Content-Length")
         start, size, growing = 0, length, False
         if response.status == 206:
-            span, _, whole = response.headers.get("Content-Range", "").rpartition("/")
-            first = span.removeprefix("bytes ").partition("-")[0]
-            growing = whole == "*"
-            if not (first.isdigit() and (growing or whole.isdigit())):
+            span, _, all_of_it = response.headers.get("Content-Range", "").rpartition("/")
+            first = whole(span.removeprefix("bytes ").partition("-")[0])
+            growing, last = all_of_it == "*", whole(all_of_it)
+            if first is None or (last is None and not growing):
                 response.close()
                 raise Unavailable(f"{self.url} answered a range without saying which")
-            start = int(first)
-            size = start + length if growing else int(whole)
+            start, size = first, first + length if last is None else last
         digest = response.headers.get("ETag", "").strip('"')
         artifact = Artifact(name, size, digest, growing=growing)
         return OpenArtifact(artifact, start, start + length, ResponseStream(response, length))

@@ -4,13 +4,10 @@ followed.
 """
 
 import asyncio
-import socket
-import ssl
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, TypeAlias, TypeVar
 
 import aiohttp
-from msgspec import Struct
 
 from protocol import wire
 from protocol.errors import (
@@ -18,12 +15,11 @@ from protocol.errors import (
     Busy,
     PoolError,
     Unavailable,
-    Unproven,
-    Unreachable,
     Unsatisfiable,
 )
 from protocol.model.messages import Problem
 from protocol.ports.service import ByteStream
+from protocol.remote.connecting import Secured, foreign, session, socket_of, unavailable
 from protocol.remote.guard import Guard
 
 T = TypeVar("T")
@@ -33,28 +29,12 @@ Query: TypeAlias = Mapping[str, str] | Sequence[tuple[str, str]]
 
 ANSWER = 10.0
 """Seconds that an answer may take beyond what it may be held, where nothing else is said."""
-CONNECT = 2.0
-"""Seconds that a connection may take; less than a scheduler's patience, to know which it was."""
 STALL = 60.0
 """Seconds in which something of a streamed body moves, or its last piece is answered."""
 ANSWER_LIMIT = 64 << 20
 """Bytes that an answer that is read whole may have."""
 _PIECE = 1 << 20
-_SHOWN = 200  # characters of a foreign error that are told
-_ALIVE = {
-    "TCP_KEEPIDLE": 5,  # seconds of silence after which the other machine is asked whether it lives
-    "TCP_KEEPINTVL": 5,  # seconds between such questions
-    "TCP_KEEPCNT": 3,  # of them may stay unanswered: a machine that lost its power says nothing
-    "TCP_USER_TIMEOUT": 5000,  # milliseconds after which what was sent into a gap is dropped, not
-    # delivered when the gap has closed and nobody waits for it any more
-}
-
-
-class Secured(Struct, frozen=True):
-    """How it is made sure who answers, by TLS."""
-
-    context: Callable[[], ssl.SSLContext]  # of connections that are made from now on
-    name: str  # what must stand in the other side's certificate
+_DETAIL = 4000  # characters of each word of an error that another program tells
 
 
 class Exchange:
@@ -187,7 +167,7 @@ class Exchange:
     def _connection(self) -> aiohttp.ClientSession:
         if self._session is None:
             made = self._guard.connector if self._guard else aiohttp.TCPConnector
-            connector = made(limit=0, keepalive_timeout=30, socket_factory=_socket)
+            connector = made(limit=0, keepalive_timeout=30, socket_factory=socket_of)
             self._session = session(connector, self._headers)
         return self._session
 
@@ -216,48 +196,6 @@ class _Sent:
             raise
 
 
-def session(
-    connector: aiohttp.TCPConnector,
-    headers: Mapping[str, str] = {},
-    *,
-    silence: float | None = None,
-) -> aiohttp.ClientSession:
-    """Connections to a program or server: its bytes as they come, no cookies, no proxies; at most
-    `silence` seconds between two pieces of an answer.
-    """
-    return aiohttp.ClientSession(
-        headers=headers,
-        timeout=aiohttp.ClientTimeout(
-            total=None, connect=CONNECT, sock_connect=CONNECT, sock_read=silence
-        ),
-        connector=connector,
-        cookie_jar=aiohttp.DummyCookieJar(),
-        auto_decompress=False,
-        read_bufsize=_PIECE,
-        trust_env=False,
-    )
-
-
-def unavailable(url: str, error: BaseException) -> Unavailable:
-    """What an error on the way to `url` is: Unreachable where nothing can have been heard."""
-    if isinstance(error, aiohttp.ClientResponseError):
-        return _foreign(f"{url} speaks no HTTP that is understood here")
-    if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientConnectorSSLError):
-        return Unproven(f"what answers at {url} does not prove to be of this pool: {_why(error)}")
-    if isinstance(error, aiohttp.ConnectionTimeoutError):
-        return Unreachable(f"{url} cannot be reached: no connection in {CONNECT:g} s")
-    if isinstance(error, aiohttp.ClientConnectorError):
-        return Unreachable(f"{url} cannot be reached: {error.os_error.strerror or error}")
-    return Unavailable(f"{url} does not answer: {str(error)[:_SHOWN] or 'no answer in time'}")
-
-
-def _why(error: aiohttp.ClientConnectorError | aiohttp.ClientConnectorCertificateError) -> str:
-    """TLS's words, without its numbers."""
-    cause = getattr(error, "certificate_error", None) or error.__cause__ or error
-    words = getattr(cause, "verify_message", "") or getattr(cause, "reason", "") or str(cause)
-    return str(words)[:_SHOWN]
-
-
 async def read(response: aiohttp.ClientResponse, limit: int) -> bytes:
     """The whole body. Raises Unavailable where it has more bytes than that."""
     body = bytearray()
@@ -271,18 +209,25 @@ async def read(response: aiohttp.ClientResponse, limit: int) -> bytes:
 
 def number(response: aiohttp.ClientResponse, header: str) -> int:
     """What a header says; where it says no number, the answer is given up. Raises Unavailable."""
-    text = response.headers.get(header, "")
-    if not text.isdigit():
+    value = whole(response.headers.get(header, ""))
+    if value is None:
         response.close()
         raise Unavailable(f"the answer has no {header}")
-    return int(text)
+    return value
+
+
+def whole(text: str) -> int | None:
+    """A whole number that somebody else wrote; None where it is none, or has more digits than any
+    size or place has. Whoever answers may be anybody: nothing else may come of it.
+    """
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else None
 
 
 def _typed(body: bytes, kind: type[T]) -> T:
     try:
         return wire.decode(body, kind, wire.MSGPACK, limit=ANSWER_LIMIT)
     except PoolError as error:
-        raise _foreign(f"an answer makes no sense: {error.detail}") from error
+        raise foreign(f"an answer makes no sense: {error.detail}") from error
 
 
 def _error(response: aiohttp.ClientResponse, body: bytes, url: str) -> PoolError:
@@ -294,30 +239,13 @@ def _error(response: aiohttp.ClientResponse, body: bytes, url: str) -> PoolError
         kind = ERRORS[problem.type.rpartition(":")[2]]
     except (PoolError, KeyError):
         said = " ".join(body[:200].decode("utf-8", "replace").split())
-        return _foreign(f"{url} answered {response.status}, and not as a program of ours: {said!r}")
-    words = {"field": problem.field, "expected": problem.expected}
+        return foreign(f"{url} answered {response.status}, and not as a program of ours: {said!r}")
+    detail = problem.detail[:_DETAIL]
+    words = {"field": problem.field[:_DETAIL], "expected": problem.expected[:_DETAIL]}
     if issubclass(kind, Unsatisfiable):
-        size = response.headers.get("Content-Range", "").rpartition("/")[2]
-        return Unsatisfiable(problem.detail, size=int(size) if size.isdigit() else None, **words)
+        size = whole(response.headers.get("Content-Range", "").rpartition("/")[2])
+        return Unsatisfiable(detail, size=size, **words)
     if issubclass(kind, Busy):
-        after = response.headers.get("Retry-After", "")
-        return kind(problem.detail, retry_after=int(after) if after.isdigit() else 5, **words)
-    return kind(problem.detail, **words)
-
-
-def _foreign(detail: str) -> Unavailable:
-    """The error of an answer that no program of ours gives."""
-    error = Unavailable(detail)
-    error.foreign = True
-    return error
-
-
-def _socket(address: aiohttp.AddrInfoType) -> socket.socket:
-    """A socket that notices when the other end went without a word."""
-    family, kind, protocol, *_ = address
-    made = socket.socket(family, kind, protocol)
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in _ALIVE.items():
-        if hasattr(socket, name):
-            made.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
-    return made
+        after = whole(response.headers.get("Retry-After", ""))
+        return kind(detail, retry_after=5 if after is None else after, **words)
+    return kind(detail, **words)

@@ -1,9 +1,9 @@
 """Moves large bodies between descriptors without a copy through Python: socket to socket by splice,
-file to socket by sendfile.
+file to socket by sendfile. What is to be checked on its way is copied after all, and looked at.
 
-One thread with an epoll of its own moves all of them in turns; it lives while there is something to
-move. A transfer holds one pipe and nothing else: a client that reads slowly slows its source. Where
-either end is gone, the transfer ends with Unavailable; to stop one, cancel its future.
+One thread moves all of them in turns (`protocol/transfer/pump.py`). A transfer holds one pipe or
+buffer and nothing else: a client that reads slowly slows its source. Where either end is gone, the
+transfer ends with Unavailable; to stop one, cancel its future.
 
 A stream offers this by a method `direct` (`DirectStream`); `protocol/api/content.py` uses it where
 the client's side can do the same. Not for TLS, nor for bodies without a length.
@@ -15,22 +15,22 @@ import fcntl
 import os
 import select
 import socket
-import threading
-from collections import deque
 from contextlib import ExitStack
 from typing import Any, Protocol, runtime_checkable
 
 from msgspec import Struct
 
 from protocol.errors import Unavailable
+from protocol.transfer.check import Check
+from protocol.transfer.pump import Pump
 
 AVAILABLE = all(hasattr(os, name) for name in ("splice", "sendfile", "eventfd"))
 """Whether this system can do it: Linux can."""
 SMALLEST = 256 << 10
 """Bytes of a body below which it is not worth the trouble."""
 _PIPE = 1 << 20  # bytes that may be between source and sink
+_LOOK = 256 << 10  # bytes that are looked at in one go: they stay in the processor's cache
 _BATCH = 64 << 10  # bytes that a source has to have before it is worth waking up for
-_TURN = 8  # steps that a transfer does before it is another's turn
 
 Moved = asyncio.Future[None]
 """Done when a body has arrived, or will not."""
@@ -43,6 +43,7 @@ class Source(Struct, frozen=True):
     descriptor: int  # where the rest comes from, a duplicate; -1 where there is no rest
     offset: int | None  # where in a file; None: the descriptor is a socket
     length: int  # bytes of the rest
+    check: Check | None = None  # has seen what is here, and has to see the rest, a socket's
 
     def close(self) -> None:
         """Let go of the descriptor."""
@@ -66,16 +67,21 @@ def send(source: Source, sink: int) -> Moved:
     Unavailable, when nothing is moved any more. Both ends may be closed while it is under way.
     """
     future: Moved = asyncio.get_running_loop().create_future()
-    kind = _FromSocket if source.offset is None else _FromFile
     try:
         with ExitStack() as opened:
-            transfer = kind(source, sink, future, opened)
+            transfer = _kind(source)(source, sink, future, opened)
             transfer.opened = opened.pop_all()
     except OSError as error:
         raise Unavailable(f"the body could not be moved: {error}") from error
     _pump.begin(transfer)
     future.add_done_callback(lambda ended: _pump.stop(transfer) if ended.cancelled() else None)
     return future
+
+
+def _kind(source: Source) -> "type[_Transfer]":
+    if source.offset is not None:
+        return _FromFile
+    return _Spliced if source.check is None else _Checked
 
 
 class _Transfer:
@@ -138,22 +144,29 @@ class _FromFile(_Transfer):
 
 
 class _FromSocket(_Transfer):
-    """From a socket, by way of a pipe."""
+    """From a socket, by way of what holds a little of it."""
 
     def __init__(self, source: Source, *more: Any) -> None:
         super().__init__(source, *more)
-        self._out, self._in = map(self._own, os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK))
-        with contextlib.suppress(OSError):  # over the user's share of pipes: a small one serves too
-            fcntl.fcntl(self._in, fcntl.F_SETPIPE_SZ, _PIPE)
         self._batch = 0  # what the source is set to
 
     def step(self) -> tuple[int, int] | None:
         """See _Transfer."""
         return self._drain() if self._piped else self._fill()
 
+    def _pull(self, most: int) -> tuple[int, int]:
+        """Take bytes from the source: how many, 0 where it has ended, and how many can be given to
+        the sink then. Raises OSError; Unavailable for wrong ones.
+        """
+        raise NotImplementedError
+
+    def _push(self) -> int:
+        """Give of these to the sink. Raises OSError."""
+        raise NotImplementedError
+
     def _fill(self) -> tuple[int, int] | None:
         try:
-            moved = os.splice(self._source, self._in, min(self._left, _PIPE), flags=_FLAGS)
+            moved, self._piped = self._pull(self._left)
         except BlockingIOError:
             self._wake_at(min(self._left, _BATCH))
             return self._source, select.EPOLLIN
@@ -161,13 +174,12 @@ class _FromSocket(_Transfer):
             raise self._broke_off(error) from error
         if not moved:
             raise self._broke_off("it was closed")
-        self._piped = moved
         self._left -= moved
         return None
 
     def _drain(self) -> tuple[int, int] | None:
         try:
-            self._piped -= os.splice(self._out, self._sink, self._piped, flags=_FLAGS)
+            self._piped -= self._push()
         except BlockingIOError:
             return self._sink, select.EPOLLOUT
         return None
@@ -180,115 +192,44 @@ class _FromSocket(_Transfer):
                 source.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, count)
 
 
-class _Pump:
-    """The thread, and how it is told."""
+class _Spliced(_FromSocket):
+    """By way of a pipe."""
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._orders: deque[tuple[_Transfer, bool]] = deque()  # to begin, or else to stop
-        self._bell = -1  # an eventfd while the thread lives
+    def __init__(self, source: Source, *more: Any) -> None:
+        super().__init__(source, *more)
+        self._out, self._in = map(self._own, os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK))
+        with contextlib.suppress(OSError):  # over the user's share of pipes: a small one serves too
+            fcntl.fcntl(self._in, fcntl.F_SETPIPE_SZ, _PIPE)
 
-    def begin(self, transfer: _Transfer) -> None:
-        """Move its bytes from now on."""
-        with self._lock:
-            if self._bell < 0:
-                bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-                threading.Thread(target=self._run, args=(bell,), name="pump", daemon=True).start()
-                self._bell = bell
-            self._tell(transfer, begin=True)
+    def _pull(self, most: int) -> tuple[int, int]:
+        moved = os.splice(self._source, self._in, min(most, _PIPE), flags=_FLAGS)
+        return moved, moved
 
-    def stop(self, transfer: _Transfer) -> None:
-        """Do no more for it; one that has ended stays as it is."""
-        with self._lock:
-            if self._bell >= 0:
-                self._tell(transfer, begin=False)
-
-    def _tell(self, transfer: _Transfer, *, begin: bool) -> None:
-        self._orders.append((transfer, begin))
-        os.eventfd_write(self._bell, 1)
-
-    def _run(self, bell: int) -> None:
-        with select.epoll() as epoll:
-            epoll.register(bell, select.EPOLLIN)
-            turns = _Turns(epoll)
-            while self._obey(turns):
-                for descriptor, _ in epoll.poll(0 if turns.ready else -1):
-                    if descriptor == bell:
-                        os.eventfd_read(bell)
-                    else:
-                        turns.wake(descriptor)
-                turns.all()
-
-    def _obey(self, turns: "_Turns") -> bool:
-        """Take new orders; False where nothing is left to do, and the thread ends."""
-        with self._lock:
-            while self._orders:
-                transfer, begin = self._orders.popleft()
-                if begin:
-                    turns.begin(transfer)
-                else:
-                    turns.end(transfer, Unavailable("it was stopped"))
-            if not turns.alive:
-                os.close(self._bell)
-                self._bell = -1
-            return bool(turns.alive)
+    def _push(self) -> int:
+        return os.splice(self._out, self._sink, self._piped, flags=_FLAGS)
 
 
-class _Turns:
-    """Whose turn it is, and who waits for what."""
+class _Checked(_FromSocket):
+    """By way of a block that is looked at. `tee` into a second pipe would spare one copy of two;
+    the digest costs more than both, and nothing could be held back.
+    """
 
-    def __init__(self, epoll: select.epoll) -> None:
-        self.alive: set[_Transfer] = set()
-        self.ready: deque[_Transfer] = deque()
-        self._epoll = epoll
-        self._waiting: dict[int, _Transfer] = {}  # descriptor -> who waits for it
-        self._awaited: dict[_Transfer, int] = {}
+    def __init__(self, source: Source, *more: Any) -> None:
+        super().__init__(source, *more)
+        assert source.check is not None
+        self._check = source.check
+        self._right = memoryview(b"")
 
-    def begin(self, transfer: _Transfer) -> None:
-        """It joins."""
-        self.alive.add(transfer)
-        self.ready.append(transfer)
+    def _pull(self, most: int) -> tuple[int, int]:
+        moved = os.readv(self._source, [self._check.room()[: min(most, _LOOK)]])
+        if moved:
+            self._right = self._check.filled(moved)
+        return moved, len(self._right)
 
-    def wake(self, descriptor: int) -> None:
-        """What somebody waited for has happened."""
-        transfer = self._waiting.pop(descriptor)
-        del self._awaited[transfer]
-        self._epoll.unregister(descriptor)
-        self.ready.append(transfer)
-
-    def all(self) -> None:
-        """A turn for everybody who is ready."""
-        for _ in range(len(self.ready)):
-            transfer = self.ready.popleft()
-            try:
-                if transfer in self.alive:
-                    self._turn(transfer)
-            except Unavailable as error:
-                self.end(transfer, error)
-            except OSError as error:
-                self.end(transfer, Unavailable(f"the client is gone: {error}"))
-
-    def end(self, transfer: _Transfer, error: Unavailable | None) -> None:
-        """It leaves; nothing happens where it has left before."""
-        if transfer in self.alive:
-            self.alive.remove(transfer)
-            if (descriptor := self._awaited.pop(transfer, None)) is not None:
-                del self._waiting[descriptor]
-                self._epoll.unregister(descriptor)
-            transfer.end(error)
-
-    def _turn(self, transfer: _Transfer) -> None:
-        for _ in range(_TURN):
-            if transfer.done:
-                self.end(transfer, None)
-                return
-            if wish := transfer.step():
-                descriptor, mask = wish
-                self._epoll.register(descriptor, mask)
-                self._waiting[descriptor] = transfer
-                self._awaited[transfer] = descriptor
-                return
-        self.ready.append(transfer)
+    def _push(self) -> int:
+        given = os.write(self._sink, self._right)
+        self._right = self._right[given:]
+        return given
 
 
 def _settle(future: Moved, error: Unavailable | None) -> None:
@@ -297,4 +238,4 @@ def _settle(future: Moved, error: Unavailable | None) -> None:
 
 
 _FLAGS = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK if AVAILABLE else 0
-_pump = _Pump()
+_pump = Pump()

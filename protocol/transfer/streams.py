@@ -7,9 +7,12 @@ import os
 from collections.abc import AsyncIterator
 from typing import Protocol, runtime_checkable
 
+from msgspec.structs import replace
+
 from protocol.errors import Unavailable
 from protocol.ports.service import ByteStream, OpenLog
-from protocol.transfer.splice import SMALLEST, Source
+from protocol.transfer.check import Check
+from protocol.transfer.splice import SMALLEST, DirectStream, Source
 
 _PIECE = 1 << 20
 
@@ -67,6 +70,37 @@ class FileStream:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+
+
+class CheckedStream:
+    """The whole of what has marks, from where it might have been changed on its way: Unavailable in
+    place of the first block that was.
+    """
+
+    def __init__(self, stream: ByteStream, check: Check) -> None:
+        self._stream = stream
+        self._check = check
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for piece in self._stream:
+            if right := self._check.take(piece):
+                yield right
+
+    def direct(self) -> Source | None:
+        """What is here of it, as far as it is right, and the rest, which will be looked at."""
+        source = self._stream.direct() if isinstance(self._stream, DirectStream) else None
+        if source is None:
+            return None
+        try:
+            ahead = self._check.take(source.ahead)
+        except Unavailable:
+            source.close()
+            raise
+        return replace(source, ahead=ahead, check=self._check)
+
+    async def close(self) -> None:
+        """Let go of the source."""
+        await self._stream.close()
 
 
 class Slice:

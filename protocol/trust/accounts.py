@@ -16,15 +16,14 @@ from sqlite3 import Connection
 from typing import TypeVar
 
 import msgspec
-from argon2 import PasswordHasher
-from argon2.exceptions import InvalidHashError, VerificationError
 from msgspec import Struct
 
 from protocol import wire
-from protocol.errors import Busy, Conflict, Denied, Invalid, NotFound
+from protocol.errors import Conflict, Denied, Invalid, NotFound
 from protocol.model.people import PASSWORD_LEAST, PASSWORD_LIMIT, OwnerName
 from protocol.ports.service import Role
 from protocol.storage.database import Database
+from protocol.trust.passwords import Passwords
 
 T = TypeVar("T", bound=Struct)
 
@@ -34,6 +33,8 @@ PREFIX = "imagepool-"
 """What every token of a client begins with, so that people and scanners know one."""
 SESSION = 12 * 3600.0
 """Seconds for which somebody who gave a password is known by a cookie."""
+SESSIONS = 50
+"""So many of one user there are at once."""
 
 MIGRATIONS = (
     """
@@ -43,8 +44,6 @@ MIGRATIONS = (
 )
 
 _TEXT = re.compile(PREFIX + r"([a-z2-7]{8})-([a-z2-7]{26})")
-_AT_ONCE = 2  # passwords that are hashed at the same time: each takes 64 MiB for a moment
-_QUEUE = 20  # passwords that are checked, or wait for that
 _ROLES = (Role.VIEWER, Role.USER, Role.OPERATOR, Role.ADMIN)
 
 
@@ -87,9 +86,8 @@ class Accounts:
         self._database = Database(folder / FILE, MIGRATIONS)
         self._tokens = {kept.token.id: kept for kept in self._database.read(_tokens)}
         self._users = {kept.user.name: kept for kept in self._database.read(_users)}
-        self._hasher = PasswordHasher()  # of RFC 9106's second choice, in its low-memory form
-        self._hashing = asyncio.Semaphore(_AT_ONCE)
-        self._checking = 0
+        self._passwords = Passwords()
+        self._making = asyncio.Lock()  # a token: of two that want one name, one gets it
 
     @property
     def empty(self) -> bool:
@@ -130,14 +128,14 @@ class Accounts:
         """
         if role not in _ROLES:
             raise Invalid(f"{role.value} is no client's role", field="role", expected="a client's")
-        for token in self.tokens():
-            if token.name == name and not self._is_over(token):
+        async with self._making:
+            named = [token for token in self.tokens() if token.name == name]
+            if not all(map(self._is_over, named)):
                 raise Conflict(
                     f"there is a token {name[:64]!r}", field="name", expected="another name"
                 )
-        made = await self._make(name, role, owner or name, lasts, session=False)
-        for token in self.tokens():
-            if token.name == name and token.id != made[1].id:
+            made = await self._make(name, role, owner or name, lasts, session=False)
+            for token in named:
                 await self._end(token.id)
         return made
 
@@ -205,8 +203,7 @@ class Accounts:
             )
         known = self._users.get(name)
         user = _checked(User(name, role, known.user.created if known else self._clock()))
-        async with self._hashing:
-            kept = _KeptUser(user, await asyncio.to_thread(self._hasher.hash, password))
+        kept = _KeptUser(user, await self._passwords.hashed(password))
         packed = msgspec.msgpack.encode(kept)
         await self._database.write(lambda c: c.execute(_PUT_USER, (name, packed)))
         self._users[name] = kept
@@ -222,39 +219,47 @@ class Accounts:
         await self._end_sessions(name)
 
     async def _end_sessions(self, name: str) -> None:
-        for kept in tuple(self._tokens.values()):
-            if kept.token.session and kept.token.owner == name:
-                await self._end(kept.token.id)
+        for key in self._sessions(name):
+            await self._end(key)
 
     async def check_password(self, name: str, password: str) -> User:
         """The user who gave the right password. It takes as long for a name that nobody has. Raises
         Denied, and Busy where too many are being checked.
         """
         kept = self._users.get(name)
-        if self._checking >= _QUEUE:
-            raise Busy("too many passwords are being checked", retry_after=5)
-        self._checking += 1
-        try:
-            async with self._hashing:
-                await asyncio.to_thread(self._verify, kept, password[:PASSWORD_LIMIT])
-        except (VerificationError, InvalidHashError) as error:
-            raise Denied("the name or the password is wrong") from error
-        finally:
-            self._checking -= 1
-        if kept is None:
+        hashed = kept.password if kept is not None else None
+        if not await self._passwords.fits(hashed, password[:PASSWORD_LIMIT]):
+            raise Denied("the name or the password is wrong")
+        if kept is None or self._users.get(name) is not kept:  # or it was changed meanwhile
             raise Denied("the name or the password is wrong")
         return kept.user
 
-    def _verify(self, kept: "_KeptUser | None", password: str) -> None:
-        if kept is None:
-            self._hasher.hash(password)
-        else:
-            self._hasher.verify(kept.password, password)
-
     async def begin_session(self, user: User) -> str:
-        """The text of the cookie by which they are known for a while. Raises Unavailable."""
-        made, _ = await self._make(user.name, user.role, user.name, SESSION, session=True)
+        """The text of the cookie by which they are known for a while; the oldest of very many ends.
+        Raises Unavailable, and Denied where they were changed or removed since they gave their
+        password.
+        """
+        self._check_current(user)
+        made, token = await self._make(user.name, user.role, user.name, SESSION, session=True)
+        try:
+            self._check_current(user)
+        except Denied:
+            await self._end(token.id)
+            raise
+        for old in self._sessions(user.name)[:-SESSIONS]:
+            await self._end(old)
         return made
+
+    def _check_current(self, user: User) -> None:
+        kept = self._users.get(user.name)
+        if kept is None or kept.user is not user:
+            raise Denied("the name or the password is wrong")
+
+    def _sessions(self, name: str) -> list[str]:
+        """Ids, the oldest first."""
+        tokens = (kept.token for kept in self._tokens.values())
+        found = [token for token in tokens if token.session and token.owner == name]
+        return [token.id for token in sorted(found, key=lambda token: token.created)]
 
     async def end_session(self, text: str) -> None:
         """Raises Denied, Unavailable."""

@@ -1,6 +1,6 @@
 """What was done in a program, by whom, and what was refused: a log that is only added to, in a file
-of its own. It forgets by age and, of what was refused, by number: whoever is refused can make as
-much of that as they like, and none of it is to cost the disk, or push out what was done.
+of its own. It forgets by age and, of what came to nothing, by number: whoever is refused can make
+as much of that as they like, and none of it is to cost the disk, or push out what was done.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 FILE = "audit.db"
 """In a program's data folder."""
 REFUSED = 10_000
-"""So many of what was refused are kept."""
+"""So many of what came to nothing are kept."""
 _WAITING = 10_000  # deeds that wait to be written
 _WHAT = 300  # characters of method and path
 _WHO = 128  # characters of a name
@@ -55,12 +55,17 @@ class Deed(Struct, frozen=True):
         """Whether it was not allowed."""
         return self.status in (401, 403, 429)
 
+    @property
+    def vain(self) -> bool:
+        """Whether nothing came of it."""
+        return 400 <= self.status < 500 or self.status == 503
+
 
 class Audit:
     """The log of one program. For use on one event loop."""
 
     def __init__(self, folder: Path, clock: Callable[[], float], refused: int = REFUSED) -> None:
-        """`refused`: so many of what was refused are kept. Raises Conflict, Unavailable."""
+        """`refused`: so many of what came to nothing are kept. Raises Conflict, Unavailable."""
         self.clock = clock
         self._limit = refused
         self._database = Database(folder / FILE, MIGRATIONS)
@@ -119,7 +124,7 @@ class Audit:
 
 
 def _put(deeds: tuple[Deed, ...], limit: int | None, connection: Connection) -> None:
-    rows = [(deed.at, deed.refused, msgspec.msgpack.encode(deed)) for deed in deeds]
+    rows = [(deed.at, deed.vain, msgspec.msgpack.encode(deed)) for deed in deeds]
     connection.executemany("INSERT INTO audit (at, refused, value) VALUES (?, ?, ?)", rows)
     if limit is not None:
         connection.execute(_TOO_MANY, (limit,))

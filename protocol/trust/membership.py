@@ -143,21 +143,24 @@ def believing(authority: x509.Certificate) -> ssl.SSLContext:
 
 
 def issued(
-    authorities: tuple[x509.Certificate, ...], certificate: x509.Certificate, me: str, role: str
+    authorities: tuple[x509.Certificate, ...], certificate: x509.Certificate, wanted: Party
 ) -> Membership:
-    """What we were given, if it is what we asked for. Raises Denied, Invalid."""
-    membership = Membership(authorities, certificate)
+    """What we were given, if it is what we asked for: that the scheduler of one pool makes nobody a
+    member of another one, in place of what that one's gave. Raises Denied, Invalid.
+    """
     der = certificate.public_bytes(serialization.Encoding.DER)
-    strange = any(certificates.pool_of(one) != membership.pool for one in authorities)
-    if strange or certificates.party(der, authorities) != Party(me, role, membership.pool):
+    strange = any(certificates.pool_of(one) != wanted.pool for one in authorities)
+    if strange or certificates.party(der, authorities) != wanted:
         raise Denied("the certificate that was given is not the one that was asked for")
-    return membership
+    return Membership(authorities, certificate)
 
 
 def _context(protocol: int) -> ssl.SSLContext:
     context = ssl.SSLContext(protocol)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.set_alpn_protocols(["http/1.1"])
+    if protocol == ssl.PROTOCOL_TLS_SERVER:
+        context.num_tickets = 0  # who comes again shows its certificate again: it may be over now
     return context
 
 

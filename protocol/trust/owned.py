@@ -30,6 +30,11 @@ SEE_ALL = frozenset({Role.OPERATOR, Role.ADMIN, Role.PROGRAM})
 """Roles for which it does not matter whose a build is."""
 
 
+def seen_by(caller: Caller) -> str | None:
+    """Whose builds the caller may hear of; None: everybody's."""
+    return None if caller.role in SEE_ALL else caller.owner
+
+
 class OwnedService:
     """A `BuildService` over another one. What it adds to each verb: NotFound for a build of another
     owner, in the words of one that was never there.
@@ -138,8 +143,11 @@ class OwnedService:
         return await self._service.open_artifact(caller, build_id, name, part)
 
     async def status(self, caller: Caller, *, after: str | None = None, wait: float = 0) -> Report:
-        """See BuildService."""
-        return await self._service.status(caller, after=after, wait=wait)
+        """See BuildService. Nobody is told of images and labels: they may have names in them."""
+        report = await self._service.status(caller, after=after, wait=wait)
+        if caller.role is Role.NOBODY:
+            return replace(report, images=(), labels=(), below=())
+        return report
 
     async def changes(self, caller: Caller, *, cursor: str = "", wait: float = 0) -> Changes:
         """See BuildService. Held on while only builds of others have changed."""

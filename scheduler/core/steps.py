@@ -11,6 +11,9 @@ from protocol.model.lifecycle import Event, advance, events_between, may
 from protocol.model.messages import Forwarded
 from scheduler.core import retry
 
+_LONGEST = 4000
+"""Characters of a node's reason that are kept: it may say a book."""
+
 
 def placed(build: Build, node: NodeReference, now: float, cause: str) -> Build:
     """A node was chosen: one attempt more, there. To be on disk before the node hears of it."""
@@ -69,7 +72,7 @@ def followed(build: Build, reported: Build, now: float, limit: int) -> Build:
     )
     if reported.stage is not Stage.STOPPED:
         return build
-    event, cause = retry.after(build, reported, limit), reported.reason
+    event, cause = retry.after(build, reported, limit), reported.reason[:_LONGEST]
     if reported.result in (None, Result.LOST):
         cause = retry.why(build, cause, limit)
     if not may(build, event):

@@ -4,6 +4,8 @@ decided in `scheduler/core/reconcile.py`; here it is done.
 
 from functools import partial
 
+from msgspec.structs import replace
+
 from protocol.concurrency.errands import Errands
 from protocol.errors import PoolError
 from protocol.model.build import Build, NodeReference, Result, Stage
@@ -44,7 +46,12 @@ class Follower:
         self._errands = Errands("a node was not told, or did not answer")
 
     def on_report(self, report: Report) -> None:
-        """A node said how it is."""
+        """A node said how it is. What it says of attempts that it was not sent does not count."""
+        invented = [there.id for there in report.builds if not self._was_sent(there, report)]
+        words = f"it reports build {invented[0]}, which was not sent to it" if invented else ""
+        self._pool.held_back.distrust(report.id, words)
+        builds = tuple(there for there in report.builds if there.id not in invented)
+        report = replace(report, builds=builds)
         shown = {build.id for build in report.builds}
         wanted = [
             self._ledger.get(key)
@@ -53,13 +60,8 @@ class Follower:
         ]
         known = {key: self._ledger.get(key) for key in shown if key in self._ledger}
         done: list[tuple[str, int]] = []
-        invented = ""
         for action in reconcile(wanted, known, report):
-            if isinstance(action, Adopt) and not self._was_sent(action.reported, report):
-                invented = f"it reports build {action.reported.id}, which was not sent to it"
-                continue
             done += self._perform(action, report)
-        self._pool.held_back.distrust(report.id, invented)
         unlike = self._pinned_otherwise(report)
         for key in unlike:
             self._errands.do(partial(self._pin, report.id, key))
@@ -110,8 +112,9 @@ class Follower:
     # Adopting
 
     def _was_sent(self, reported: Build, report: Report) -> bool:
-        """Whether what we have no record of, or gave up, was given to that node by us: it has the
-        forward with our seal, or our record of the build says so.
+        """Whether this attempt was given to that node by us: it has the forward with our seal, or
+        our record of the build says so. A record that is behind is of another store than the
+        attempt, to which the node shows what it was sent.
         """
         whole = report.wholes.get(reported.id)
         if whole is not None:
@@ -119,7 +122,10 @@ class Follower:
             return same and self._seal.holds(whole, report.id)
         if reported.id not in self._ledger:
             return reported.id in self._ledger.deleted or not self._pool.proves
-        return was_on(self._ledger.get(reported.id), report.id)
+        record = self._ledger.get(reported.id)
+        if record.node is not None and reported.attempt == record.attempt:
+            return record.node.id == report.id
+        return reported.attempt <= record.attempt and was_on(record, report.id)
 
     def _adopt(self, reported: Build, report: Report) -> None:
         node = NodeReference(report.id, report.name)

@@ -3,6 +3,7 @@ our own folder, artifacts of earlier builds from the nodes that have them, passe
 """
 
 import asyncio
+import hashlib
 import time
 from collections.abc import AsyncIterator, Iterator
 from functools import partial
@@ -108,7 +109,7 @@ class Sources:
         self.forget(build)
 
     async def _give_one(self, request: BuildRequest, digest: str, node: NodeClient) -> None:
-        stream, size = await self._opened(request, digest)
+        stream, size, source = await self._opened(request, digest)
         watched = _Watched(stream)
         try:
             await node.upload(self._caller, watched, sha256=digest, size=size)
@@ -116,22 +117,37 @@ class Sources:
             if watched.broke_off:
                 raise SourceSilent(f"what it needs broke off: {watched.broke_off}") from error
             if isinstance(error, Invalid) and error.field == "sha256":
+                self._blame(source, watched.digest.hexdigest(), digest)
                 raise SourceGone(f"what it needs has changed: {error.detail}") from error
             raise
         finally:
             await stream.close()
 
-    async def _opened(self, request: BuildRequest, digest: str) -> tuple[ByteStream, int]:
-        """A reader of the bytes with this digest, and how many there are."""
+    def _blame(self, source: Reference | None, served: str, digest: str) -> None:
+        """Whoever received it says that it is something else; where that is so, its node is held
+        back.
+        """
+        made = self._source(source) if source is not None else None
+        if source is not None and made is not None and made.node is not None and served != digest:
+            cause = f"it served other bytes than {_words(source)}"
+            self._pool.held_back.failed(made, cause)
+            self._pool.changed.touch()
+
+    async def _opened(
+        self, request: BuildRequest, digest: str
+    ) -> tuple[ByteStream, int, Reference | None]:
+        """A reader of the bytes with this digest, how many there are, and whose artifact they
+        are.
+        """
         if opened := await asyncio.to_thread(self.blobs.open, digest):
-            return opened
+            return *opened, None
         reason = f"the upload {digest} is not kept any more"
         silent = ""
         for reference in _references(request):
             if reference.sha256 != digest:
                 continue
             try:
-                return await self._opened_artifact(reference, digest)
+                return *await self._opened_artifact(reference, digest), reference
             except NotFound as error:
                 reason = f"{_words(reference)} is not kept any more: {error.detail}"
             except PoolError as error:
@@ -150,15 +166,17 @@ class Sources:
 
 
 class _Watched:
-    """A stream of which is known whether it broke off itself."""
+    """A stream of which is known whether it broke off itself, and what came."""
 
     def __init__(self, stream: ByteStream) -> None:
         self.broke_off = ""
+        self.digest = hashlib.sha256()
         self._stream = stream
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         pieces = aiter(self._stream)
         while (piece := await self._next(pieces)) is not None:
+            self.digest.update(piece)
             yield piece
 
     async def _next(self, pieces: AsyncIterator[bytes]) -> bytes | None:

@@ -20,7 +20,8 @@ from protocol.errors import (
     PoolError,
     Unavailable,
 )
-from protocol.remote.exchange import read, session, unavailable
+from protocol.remote.connecting import session, unavailable
+from protocol.remote.exchange import read
 
 T = TypeVar("T")
 

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from protocol.errors import Busy, Conflict, Denied, NotFound
 from protocol.model.messages import Joining
 from protocol.trust import certificates
-from protocol.trust.certificates import NODE, SCHEDULER, Party
+from protocol.trust.certificates import NODE, Party
 from protocol.trust.membership import Membership
 from scheduler.core.known import ADMITTED, REVOKED, WAITING, KnownNode
 from scheduler.pool.authority import Authority
@@ -41,16 +41,18 @@ class Admission:
         """The membership of who asks for one, `address` being where from. It is remembered when
         this returns.
 
-        Raises Denied (not the pool's token; it was put out), Busy (an admin has not said yes),
-        Invalid, Unavailable.
+        Raises Denied (not the pool's token; it was put out; it wants to be more than a node), Busy
+        (an admin has not said yes), Invalid, Unavailable.
         """
         self.authority.check(asked.secret)
+        if asked.role != NODE:  # who has the token could give orders to every node
+            raise Denied("a join token admits nodes", field="role", expected=NODE)
         program = certificates.fingerprint(certificates.asked(asked.request))
         known = self._known.of(program)
         if known is not None and known.admission == REVOKED:
             raise Denied("this program was put out of the pool", field="id")
         if known is None or known.admission not in (ADMITTED, WAITING):
-            state = WAITING if self._rule == APPROVE and asked.role == NODE else ADMITTED
+            state = WAITING if self._rule == APPROVE else ADMITTED
             known = replace(
                 known or KnownNode(program, asked.name, asked.role, (), (), time.time()),
                 admission=state,
@@ -70,6 +72,9 @@ class Admission:
             raise Denied("a certificate is renewed for one's own key", field="request")
         if self.is_revoked(party.id):
             raise Denied("this program was put out of the pool", field="id")
+        known = self._known.of(party.id)
+        if known is not None and known.admission == WAITING:
+            raise Denied("an admin has to let this program in", field="id")
         return self.authority.admit(request, party.role)
 
     async def admit(self, name: str) -> KnownNode:
@@ -85,9 +90,17 @@ class Admission:
         return await self._known.change(node.id, admission=REVOKED, admission_reason=reason)
 
     def _named(self, name: str) -> KnownNode:
-        found = [node for node in self._known.all() if name == node.name or node.id == name]
-        if not found and len(name) >= 8:
-            found = [node for node in self._known.all() if node.id.startswith(name)]
+        """Nodes call themselves what they like: a whole id is that node's, and for all else there
+        must be one node only that can be meant.
+        """
+        if (known := self._known.of(name)) is not None:
+            return known
+        least = 8  # digits of an id that tell it
+        found = [
+            node
+            for node in self._known.all()
+            if node.name == name or (len(name) >= least and node.id.startswith(name))
+        ]
         if len(found) != 1:
             raise NotFound(
                 f"{len(found) or 'no'} nodes are called {name[:64]!r}",
@@ -95,7 +108,3 @@ class Admission:
                 expected="an id",
             )
         return found[0]
-
-
-ROLES = (NODE, SCHEDULER)
-"""What a program may ask to join as."""

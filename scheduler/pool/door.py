@@ -4,6 +4,7 @@ the authority's being replaced step by step.
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -57,6 +58,7 @@ class Door:
         known: Known,
         settings: SchedulerSettings,
         changed: Callable[[str], None],
+        clock: Callable[[], float] = time.time,
     ) -> None:
         """`changed` is told the id of a program that was let in or put out."""
         self.admission = Admission(membered.authority, known, settings.admission)
@@ -65,6 +67,8 @@ class Door:
         self._known = known
         self._changed = changed
         self._every = settings.renew_every
+        self._life = settings.certificate_life
+        self._clock = clock
         self.line = "imagepool node --join"
 
     def authorities(self) -> tuple[bytes, ...]:
@@ -135,11 +139,15 @@ class Door:
         return self.authority()
 
     def _waits_for(self) -> tuple[KnownNode, ...]:
-        """Members that have yet to hear of what the next step rests on."""
+        """Members that have yet to hear of what the next step rests on. Who was away for as long as
+        a certificate lives is none any more, and keeps no authority in use for ever.
+        """
         generations, makes = self._authority.generations, self._authority.makes
         if len(generations) < 2:
             return ()
-        members = (node for node in self._known.all() if node.admission == ADMITTED)
+        since = self._clock() - self._life
+        everybody = (node for node in self._known.all() if node.seen >= since)
+        members = (node for node in everybody if node.admission == ADMITTED)
         newest = generations[-1]
         if makes != newest:
             return tuple(node for node in members if newest not in node.believes)

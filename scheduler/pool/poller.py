@@ -17,7 +17,6 @@ from protocol.concurrency.watch import Watch
 from protocol.errors import PoolError, Unproven, Unreachable
 from protocol.model.build import Build
 from protocol.model.messages import Report
-from protocol.model.networks import LOOPBACK, reach
 from protocol.ports.service import Caller
 from protocol.remote.client import HttpService
 from protocol.remote.guard import Guard
@@ -27,10 +26,11 @@ from scheduler.core.quarantine import Rule
 from scheduler.core.roster import REMEMBERED, Entry, Standing, Timing, leaders, standing
 from scheduler.plain.attempts import PlainAttempts
 from scheduler.plain.node import PlainNode, plain_id
+from scheduler.pool.claims import Claims
 from scheduler.pool.held_back import HeldBack
 from scheduler.pool.known import Known
 from scheduler.pool.polling import Polling
-from scheduler.pool.proof import Pass, Proof
+from scheduler.pool.proof import Pass, Proof, node_reach
 from scheduler.pool.target import NodeClient, Target
 from scheduler.stores.base import Store
 
@@ -58,14 +58,13 @@ class Pool:
         self._me = caller.program
         self._settings = settings
         self._timing = Timing(settings.silent_after, settings.lost_after)
-        here = () if settings.unproven == "none" else (LOOPBACK,)
-        allowed = reach((*settings.node_networks, *here), "node_networks")
-        self.guard = Guard(allowed, own=frozenset)  # nodes may be on this machine
+        self.guard = Guard(node_reach(settings), own=frozenset)  # nodes may be on this machine
         self._named: set[str] = set()  # URLs that settings name: called wherever they lead
         self._targets: dict[str, Target] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self._proof = Proof(settings.unproven, own, self.known)
         self._polling = Polling(caller, settings, self._answered, self._unanswered, self._proof)
+        self.claims = Claims(caller, self._connect, self.changed.touch)
         self._heard = time.monotonic()  # when any node answered last
         self._counted = self._heard  # nobody's silence counts from before this
 
@@ -84,7 +83,8 @@ class Pool:
 
     def entries(self, *, departed: bool = False) -> tuple[Entry, ...]:
         """One entry for each program, and one for each address that never answered."""
-        return leaders(tuple(t.entry for t in self._targets.values() if departed or not t.departed))
+        asked = (t.entry for t in self._targets.values() if departed or not t.departed)
+        return leaders((*asked, *self.claims.entries()))
 
     def standing(self, entry: Entry) -> Standing:
         """The entry's state as of now."""
@@ -158,6 +158,8 @@ class Pool:
             target.urls = tuple(dict.fromkeys((target.entry.url, *urls)))
             if target.entry.failures:
                 self._polling.anew(target)
+            else:
+                self.claims.heard(target.entry, urls, how)
             return
         if target is not None:
             self._close(target)
@@ -191,6 +193,7 @@ class Pool:
         """Forget what left or has not answered for too long; `in_use`: nodes that builds of ours
         are on.
         """
+        self.claims.sweep(self._settings.forget_after)
         now = time.monotonic()
         heard = {t.entry.report.id for t in self._targets.values() if t.entry.report is not None}
         for target in tuple(self._targets.values()):
@@ -230,6 +233,7 @@ class Pool:
         while self._targets:
             self._close(self._targets.popitem()[1])
         await asyncio.gather(*self._closing)
+        await self.claims.close()
         await self.guard.close()
         await self.known.close()
         await self.plain.close()
@@ -280,12 +284,14 @@ class Pool:
         self.changed.touch()
 
     def _connect(self, url: str, program: str) -> HttpService:
+        secured = self._proof.secured(url, program)
         return HttpService(
             url,
             caller=self._caller,
             patience=self._settings.patience,
-            secured=self._proof.secured(url, program),
+            secured=secured,
             guard=None if url in self._named else self.guard,
+            ticketed=secured is not None and self._settings.transfers == "plain",
         )
 
     def _connect_plain(self, url: str, program: str) -> PlainNode:

@@ -11,12 +11,22 @@ from msgspec import Struct
 
 from protocol.errors import Unproven
 from protocol.model.messages import Report
+from protocol.model.networks import LOOPBACK, Reach, reach
 from protocol.program.settings import is_loopback
-from protocol.remote.exchange import Secured
+from protocol.remote.connecting import Secured
 from protocol.trust.certificates import NODE, server_name
 from protocol.trust.membership import Memberships
+from scheduler.config import SchedulerSettings
 from scheduler.core.known import ADMITTED, REVOKED, WAITING
 from scheduler.pool.known import Known
+
+_WAITS = "it waits for an admin to let it in"
+
+
+def node_reach(settings: SchedulerSettings) -> Reach:
+    """The addresses at which nodes are called that others named. Raises Invalid."""
+    here = () if settings.unproven == "none" else (LOOPBACK,)
+    return reach((*settings.node_networks, *here), "node_networks")
 
 
 class Pass(Struct, frozen=True):
@@ -51,6 +61,8 @@ class Proof:
             raise Unproven(f"it was put out of the pool: {known.admission_reason}")
         parts = urlsplit(url)
         if parts.scheme == "https":
+            if admission == WAITING:  # it may have a certificate of an earlier time
+                raise Unproven(_WAITS)
             if self._own is None:
                 raise Unproven("it wants to be called as a member, and this pool has none")
             own = self._own
@@ -62,7 +74,7 @@ class Proof:
         if self._lets_off(parts.hostname or ""):
             return None
         if admission == WAITING:
-            raise Unproven("it waits for an admin to let it in")
+            raise Unproven(_WAITS)
         raise Unproven("it cannot prove who it is: it has not joined (imagepool invite)")
 
     def check(self, url: str, program: str, report: Report) -> bool:

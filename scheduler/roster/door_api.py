@@ -2,7 +2,7 @@
 that, on the listener for clients.
 """
 
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from protocol.api.access import Permission
 from protocol.api.base import Handler
@@ -17,8 +17,9 @@ from protocol.model.messages import (
     Renewal,
     Revocation,
 )
-from protocol.ports.service import Caller
+from protocol.ports.service import Caller, Role
 from protocol.program.joining import AUTHORITY_PATH, JOIN_PATH, RENEW_PATH
+from protocol.trust import certificates
 from scheduler.roster.nodes_api import NODE
 
 
@@ -80,10 +81,15 @@ class Authorities(DoorHandler):
 class Join(DoorHandler):
     """The one thing that somebody without a certificate may ask."""
 
+    NOTED: ClassVar[bool] = True
+
     async def post(self) -> None:
         """With a join token's secret."""
-        address = self.request.remote_ip or ""
-        self.reply(await self.port.join(self.decoded(Joining), address))
+        asked, address = self.decoded(Joining), self.request.remote_ip or ""
+        admittance = await self.port.join(asked, address)
+        program = certificates.fingerprint(certificates.asked(asked.request))
+        self.caller = Caller(owner="", role=Role.NODE, program=program)  # who did it
+        self.reply(admittance)
 
 
 class Renew(DoorHandler):

@@ -17,9 +17,13 @@ async function logIn(form) {
   button.disabled = true;
   said.textContent = "";
   try {
+    const headers = { "Content-Type": "application/json", Accept: "application/json" };
+    const known = await fetch(`${base}/api/v1/whoami`, { headers: { Accept: "application/json" } });
+    const { csrf } = await known.json().catch(() => ({}));
+    if (csrf) headers["X-CSRF-Token"] = csrf; // somebody is logged in here already
     const answer = await fetch(session, {
       method: "POST",
-      headers: { "Content-Type": "application/json", Accept: "application/json" },
+      headers,
       body: JSON.stringify({ name, password }),
     });
     said.textContent = await trouble(answer);

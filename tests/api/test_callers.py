@@ -1,17 +1,20 @@
 """Who asks, by what a request carries; every way to be believed, and what is believed of nobody."""
 
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tornado.httputil import HTTPHeaders, HTTPServerRequest, RequestStartLine
+from tornado.iostream import IOStream, StreamClosedError
 
-from protocol.api.callers import ClientCallers, Rules, csrf_token, headers
+from protocol.api.callers import ClientCallers, ProvenCallers, Rules, csrf_token, headers
 from protocol.api.failures import Failures
 from protocol.errors import Denied, Invalid, TooOften, Unauthenticated
 from protocol.ports.service import Caller, Role
 from protocol.trust.accounts import Accounts
+from protocol.trust.membership import Memberships
 
 LAN = "192.0.2.7"
 PROGRAM = "a" * 40
@@ -29,13 +32,17 @@ class Connection:
 
 
 def asked(
-    address: str = "127.0.0.1", host: str = "127.0.0.1:8080", method: str = "GET", **more: str
+    address: str = "127.0.0.1",
+    host: str = "127.0.0.1:8080",
+    method: str = "GET",
+    version: str = "HTTP/1.1",
+    **more: str,
 ) -> HTTPServerRequest:
     """A request with these headers; _ in their names stands for -."""
     given = HTTPHeaders({"Host": host})
     for name, value in more.items():
         given[name.replace("_", "-")] = value
-    line = RequestStartLine(method, "/api/v1/builds", "HTTP/1.1")
+    line = RequestStartLine(method, "/api/v1/builds", version)
     connection: Any = Connection(address)
     return HTTPServerRequest(start_line=line, headers=given, connection=connection)
 
@@ -93,6 +100,9 @@ NOT_LOCAL = [
     asked(Forwarded="for=192.0.2.7"),
     asked(Via="1.1 proxy"),
     asked(X_Real_Ip="192.0.2.7"),
+    asked(X_Forwarded_Proto="https"),
+    asked(X_Forwarded_Port="443"),
+    asked(version="HTTP/1.0", Connection="close"),  # nginx that was told nothing
 ]
 
 
@@ -115,6 +125,37 @@ def test_a_page_of_ours(accounts) -> None:
         asked(Sec_Fetch_Site="cross-site", Sec_Fetch_Mode="navigate"),
     ):
         assert callers(accounts).caller_of(page) == LOCAL
+
+
+def test_an_old_client(accounts) -> None:
+    """Is no proxy."""
+    assert callers(accounts).caller_of(asked(version="HTTP/1.0")) == LOCAL
+
+
+TOLD = {
+    "192.0.2.7": "192.0.2.7",
+    "198.51.100.1, 192.0.2.7": "192.0.2.7",
+    "192.0.2.7:4711": "192.0.2.7",
+    "2001:db8::7": "2001:db8::7",
+    "[2001:db8::7]": "2001:db8::7",
+    "[2001:db8::7]:4711": "2001:db8::7",
+    "": "127.0.0.1",
+    "unknown": "127.0.0.1",
+    "192.0.2.7, ": "127.0.0.1",
+    "192.0.2.7, \x1b[2J": "127.0.0.1",
+    "192.0.2.7, " + "7" * 9000: "127.0.0.1",
+}
+
+
+@pytest.mark.parametrize("told", TOLD, ids=lambda told: told[:24])
+def test_the_address_that_a_proxy_tells(accounts, told: str) -> None:
+    """The last one, without its port: or each connection would be another address, of which each
+    may fail. What is none is not believed.
+    """
+    behind = callers(accounts, behind=True)
+    assert behind.address_of(asked(X_Forwarded_For=told)) == TOLD[told]
+    assert behind.address_of(asked(LAN, X_Forwarded_For=told)) == LAN
+    assert callers(accounts).address_of(asked(X_Forwarded_For=told)) == "127.0.0.1"
 
 
 def test_behind_a_proxy(accounts) -> None:
@@ -326,16 +367,6 @@ async def test_too_many_wrong_tokens(accounts) -> None:
         one.caller_of(asked("192.0.2.8", Authorization="Bearer x"))
 
 
-def test_behind_a_proxy_addresses_are_those_that_it_tells(accounts) -> None:
-    """Not what its clients say before; and of nobody else is that believed."""
-    told = {"X_Forwarded_For": "198.51.100.1, 192.0.2.7"}
-    behind = callers(accounts, behind=True)
-    assert behind.address_of(asked(**told)) == "192.0.2.7"
-    assert behind.address_of(asked()) == "127.0.0.1"
-    assert behind.address_of(asked(LAN, **told)) == LAN
-    assert callers(accounts).address_of(asked(**told)) == "127.0.0.1"
-
-
 @pytest.mark.parametrize(
     ("first", "second", "same"),
     [
@@ -390,3 +421,25 @@ def test_memory_has_a_bound() -> None:
     with pytest.raises(TooOften):
         failures.count("10.0.3.249")
     failures.count("10.0.0.0")
+
+
+# On the listener for the pool
+
+
+@pytest.mark.gen_test
+async def test_one_who_is_gone_already(tmp_path: Path) -> None:
+    """Whose certificate can be asked for no more: dropped, as all who hang up are."""
+
+    class Gone(Connection):
+        def __init__(self) -> None:
+            super().__init__(LAN)
+            self.stream = IOStream(socket.socket())
+            self.stream.close()
+
+    connection: Any = Gone()
+    line = RequestStartLine("GET", "/status", "HTTP/1.1")
+    given = HTTPHeaders({"Host": "x"})
+    request = HTTPServerRequest(start_line=line, headers=given, connection=connection)
+    callers = ProvenCallers(Memberships(tmp_path, tmp_path / "key.pem"), lambda program: False)
+    with pytest.raises(StreamClosedError):
+        callers.caller_of(request)

@@ -40,6 +40,12 @@ SOUND = ["a", ".hidden", "...", "a b", "a/b/c", "-rf", "*", "$(reboot)", "ünï"
 
 
 @pytest.fixture
+def node_settings() -> dict[str, Any]:
+    """Contexts belong to Dockerfiles."""
+    return {"dockerfiles": True}
+
+
+@pytest.fixture
 def api(http_client, base_url) -> Api:
     """The API at its server."""
     return Api(http_client, base_url)

@@ -23,8 +23,9 @@ REASON = "its fan is broken"
 
 
 def command(scheduler: Scheduler, *words: str, ends: int = 0) -> Process:
-    """An `imagepool` command that was begun on the scheduler's machine."""
-    line = (sys.executable, "-m", "imagepool", *words, "--url", scheduler.url)
+    """An `imagepool` command that somebody at the scheduler's machine began."""
+    here = f"http://127.0.0.1:{scheduler.port}"
+    line = (sys.executable, "-m", "imagepool", *words, "--url", here)
     return scheduler.host.start(*line, ends=ends)
 
 

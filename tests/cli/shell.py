@@ -50,7 +50,6 @@ async def imagepool(*arguments: str, url: str = "", stdin: bytes = b"", **how: A
         async with asyncio.timeout(_LIMIT):
             out, err = await process.communicate(stdin)
     assert process.returncode is not None
-    leaks.wrote(err.decode(), " ".join(arguments[:2]))
     return Ran(process.returncode, out.decode(), err.decode())
 
 
@@ -82,7 +81,7 @@ async def started(
 def clean(more: Mapping[str, str]) -> dict[str, str]:
     """This process's environment without what would be a setting, and with more."""
     kept = {name: text for name, text in os.environ.items() if not name.startswith(_OURS)}
-    return {**kept, "PYTHONPATH": str(ROOT), **more}
+    return {**kept, "PYTHONPATH": leaks.python_path(ROOT), **more}
 
 
 class Terminal:
@@ -131,7 +130,9 @@ async def on_a_terminal(
         async with started(*arguments, url=url, **how, **streams) as process:
             os.close(slave)
             slave = -1
-            yield Terminal(process, master)
+            terminal = Terminal(process, master)
+            yield terminal
+            leaks.wrote(terminal.seen, " ".join(arguments[:1]))
     finally:
         os.close(master)
         if slave >= 0:

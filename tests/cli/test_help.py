@@ -58,7 +58,7 @@ def test_there_are_all_the_commands() -> None:
     assert {words[0] for words in ALL if words} == {
         *("build", "log", "ls", "show", "explain", "download", "cancel", "retry", "pin", "unpin"),
         *("delete", "status", "nodes", "cordon", "uncordon", "drain", "up", "scheduler", "node"),
-        *("config", "backup", "completion", "invite", "admit", "revoke", "authority"),
+        *("config", "doctor", "backup", "completion", "invite", "admit", "revoke", "authority"),
         *("token", "user"),
     }
     assert ("config", "client") in ALL
@@ -218,6 +218,15 @@ def test_config_shows_no_secrets(name) -> None:
     assert (setting.value, setting.source) == ("(hidden)", "flag")
     (setting,) = settings_of(kind(), "node", None, {})
     assert (setting.value, setting.source) == ("", "default")
+
+
+def test_config_shows_no_password_in_a_url() -> None:
+    """Nor who it is of; the rest of the URL stays."""
+    kind = msgspec.defstruct("Settings", [("urls", tuple[str, ...]), ("url", str)])
+    urls = ("http://ada:hush@h:1/x", "http://h:1/a@b")
+    shown = settings_of(kind(urls, urls[0]), "node", None, {})
+    hidden = "http://(hidden)@h:1/x"
+    assert [setting.value for setting in shown] == [(hidden, urls[1]), hidden]
 
 
 def test_the_version() -> None:

@@ -7,6 +7,11 @@ import re
 import pytest
 
 from imagepool import AsyncClient
+from imagepool.cli import terminal, words
+from imagepool.cli.exits import USAGE, Failure
+from protocol.errors import PoolError
+from protocol.model.build import State
+from protocol.model.messages import Explanation, Refusal
 from tests.cli.shell import imagepool, on_a_terminal
 from tests.client.pool import a_pool
 from tests.client.test_client import recipe
@@ -97,3 +102,21 @@ async def test_lists_have_coloured_states_in_straight_columns(tmp_path) -> None:
         assert bad.endswith("?[2Jcleared?over")
         plain = [COLOUR.sub(b"", line.encode()).decode() for line in (head, good, bad)]
         assert [line[plain[0].index("NODE") :][:4] for line in plain] == ["NODE", "ada ", "ada "]
+
+
+EVIL = "\x1b]52;c;ZXZpbA==\x07\x9b2J\r\u202eover\x00"
+TAME = "?]52;c;ZXZpbA==??2J??over?"
+
+
+def test_what_a_rogue_says_does_nothing_to_the_terminal(capsys) -> None:
+    """Whatever field it is in: names, reasons, errors. Colours of ours stay, and so do lines."""
+    red = "\x1b[31mfailed\x1b[0m"
+    refusal = Refusal("a" * 40, EVIL, EVIL)
+    told = Explanation("1" * 32, State.WAITING, "", refusals=(refusal,))
+    terminal.show(words.explained(told, lambda word: red))
+    terminal.note(EVIL)
+    Failure(PoolError(EVIL, field=EVIL, expected=EVIL), USAGE).show()
+    out, err = capsys.readouterr()
+    assert out.splitlines() == ["status    failed", f"  {TAME}: {TAME}"]  # no terminal, no colour
+    assert err == f"{TAME}\nError: {TAME} (expected: {TAME})\n"
+    assert terminal.shown(f"{red}\n{EVIL}") == f"{red}\n{TAME}"

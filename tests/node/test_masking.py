@@ -1,5 +1,6 @@
 """Secrets do not show in logs, however they come; all else does, byte by byte."""
 
+import base64
 import itertools
 
 import pytest
@@ -38,6 +39,23 @@ def test_what_is_shown(secrets: list[str], data: bytes, shown: bytes) -> None:
         stream = MaskedStream(mask)
         pieces = [stream.take(data[at : at + size]) for at in range(0, len(data), size)]
         assert b"".join(pieces) + stream.rest() == shown
+
+
+@given(st.text(min_size=4, max_size=90), st.binary(max_size=70), st.binary(max_size=9))
+def test_base64_of_a_text_with_a_secret(secret: str, before: bytes, after: bytes) -> None:
+    """Wherever in it the secret lies, in both alphabets; in lines too, where it begins one. What is
+    left is no more than shares a character with what is beside it.
+    """
+    mask = Mask([secret])
+    value = secret.encode()
+    for encode in (base64.b64encode, base64.urlsafe_b64encode):
+        shown = mask.whole(encode(before + value + after))
+        first, last = -(-8 * len(before) // 6), 8 * len(before + value) // 6
+        assert shown[first:last] == b"*" * (last - first)
+    lines = base64.b64encode(value + after)
+    lines = b"\n".join(lines[at : at + 76] for at in range(0, len(lines), 76))
+    last = len(value) * 8 // 6
+    assert set(mask.whole(lines)[:last]) == {ord("*")}
 
 
 @given(

@@ -14,12 +14,16 @@ import pytest
 from node.config import NodeSettings
 from node.core import reach
 from node.core.reach import Reach
+from node.engines import ENGINES
 from node.engines.dummy import DummyEngine
 from node.engines.errors import EngineDown, EngineError
 from node.network import firewall, outlet
 from node.network.firewall import Firewall, Unguarded
 from node.network.outlet import Outlet
 from protocol.errors import Invalid
+from protocol.ports.service import LOCAL
+from protocol.trust.token import JoinToken
+from tests.programs import a_node
 
 NODE = "3fb0a1b2c3d4e5f6"
 ROUTES = """\
@@ -225,6 +229,22 @@ def test_who_may_not_says_so(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) ->
         Firewall("br0", "C").hold(())
 
 
+@pytest.mark.parametrize(("policy", "asks"), [("internet", True), ("open", False), ("none", False)])
+def test_looking_changes_nothing(kernel: Kernel, policy: str, asks: bool) -> None:
+    """Whether there could be rules is seen by listing those that are there."""
+    engine = Engine()
+    way = Outlet(engine, NodeSettings(listen="0.0.0.0:1", build_network=policy), NODE)
+    way.look()
+    assert kernel.calls() == (["list"] if asks else [])
+    assert not engine.done
+    kernel.breaks()
+    if asks:
+        with pytest.raises(Unguarded, match=r"Permission denied.*CAP_NET_ADMIN"):
+            way.look()
+    else:
+        way.look()
+
+
 # The way out as a whole
 
 
@@ -345,6 +365,24 @@ def test_who_tries_it_out_alone_is_warned(
     wall.problems.append(Unguarded("flushed and locked"))
     assert "flushed and locked" in way.problem()
     assert way.bridge
+
+
+@pytest.mark.gen_test
+async def test_a_member_of_a_pool_is_never_alone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Clients reach it on loopback only, but the pool's scheduler sends it what others wrote: one
+    that joined, or is to join, takes no build where it cannot guard it.
+    """
+    wall = Wall([], *[Unguarded("not root")] * 100)
+    monkeypatch.setattr(outlet, "Firewall", lambda *names: wall)
+    monkeypatch.setitem(ENGINES, "dummy", lambda folder: Engine())
+    token = str(JoinToken("0" * 64, bytes(16)))
+    chosen = {"build_network": "auto", "join": token, "pool_listen": "127.0.0.1:0"}
+    async with a_node(tmp_path, **chosen) as node:
+        report = await node.service.status(LOCAL)
+        assert report.status == "busy"
+        assert "builds cannot be kept off this machine: not root" in report.reason
 
 
 @pytest.mark.parametrize("policy", ["open", "none"])

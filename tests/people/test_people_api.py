@@ -153,6 +153,24 @@ async def test_a_session(tmp_path: Path) -> None:
         await ended(node.service, made.body["id"])
 
 
+async def test_who_logs_in_again(tmp_path: Path) -> None:
+    """Has the new session, and the one before has ended. A page of another port that has no proof
+    cannot make them somebody else.
+    """
+    async with a_node(tmp_path) as node:
+        for name in ("ada", "bob"):
+            await node.parts.people.accounts.put_user(name, Role.ADMIN, PASSWORD)
+        began = await curl(node, "POST", "/api/v1/session", {"name": "ada", "password": PASSWORD})
+        old = {"Cookie": began.headers["Set-Cookie"].partition(";")[0]}
+        asked = {"name": "bob", "password": PASSWORD}
+        assert (await curl(node, "POST", "/api/v1/session", asked, **old)).status == 403
+        proof = {**old, "X_CSRF_Token": began.body["csrf"]}
+        again = await curl(node, "POST", "/api/v1/session", asked, **proof)
+        new = {"Cookie": again.headers["Set-Cookie"].partition(";")[0]}
+        assert (await curl(node, "GET", "/api/v1/whoami", **new)).body["owner"] == "bob"
+        assert (await curl(node, "GET", "/api/v1/whoami", **old)).body["role"] == "nobody"
+
+
 async def test_a_cookie_for_a_proxy_that_speaks_tls(tmp_path: Path) -> None:
     """Goes over TLS only; and the proxy's origin is ours."""
     async with a_node(tmp_path, public_url="https://pool.example") as node:
@@ -264,6 +282,32 @@ async def test_what_is_written_down(tmp_path: Path) -> None:
             rest = await root.people.audit(first.next, 4)
             assert (*first.deeds, *rest.deeds) == page.deeds
         await ended(node.service, build.id)
+
+
+@pytest.mark.parametrize("anonymous", ["none", "user"])
+async def test_what_comes_to_nothing_has_a_bound(tmp_path: Path, anonymous: str) -> None:
+    """Whoever nobody knows can ask for things that fail as often as they like: of that no more is
+    kept than of what is refused, and none of it pushes out what was done.
+    """
+    async with a_node(tmp_path, anonymous=anonymous) as node:
+        node.parts.people.audit._limit = 10
+        token = await an_admin(node)
+        async with as_bearer(node, token) as root:
+            await root.people.make_token(TokenWanted("ci", "user"))
+            for number in range(60):
+                for method, path in (
+                    ("POST", f"/nowhere/{number}"),
+                    ("PATCH", "/status"),
+                    ("POST", "/api/v1/session"),
+                    ("POST", "/create"),
+                ):
+                    assert (await curl(node, method, path, [])).status >= 400
+                if anonymous == "none":
+                    assert (await curl(node, "DELETE", "/api/v1/session")).status == 204
+                await root.people.audit(limit=1)  # written by then
+            page = await root.people.audit(limit=1000)
+        assert len(page.deeds) < 10 + 100 + 5
+        assert page.deeds[-1].what == "POST /api/v1/tokens"
 
 
 async def test_what_was_done_long_ago_is_forgotten(tmp_path: Path) -> None:

@@ -166,10 +166,13 @@ class Asking(Struct):
     async def _read(self, answer: aiohttp.ClientResponse) -> str:
         """The body; of a stream without end, what comes until it has another's build, or pauses."""
         body = b""
+        clock = asyncio.get_running_loop().time
         try:
-            async with asyncio.timeout(0.7 if answer.content_type == "text/event-stream" else 20):
+            async with asyncio.timeout(20) as patience:
                 async for piece in answer.content.iter_any():
                     body += piece
+                    if answer.content_type == "text/event-stream":
+                        patience.reschedule(clock() + 0.7)
         except TimeoutError:
             assert body
         return body.decode(errors="replace")

@@ -28,10 +28,12 @@ class Slow(MemoryStore):
         super().__init__()
         self.go = asyncio.Event()
         self.go.set()
+        self.begun = asyncio.Event()
         self.broken = False
         self.batches: list[int] = []
 
     async def put(self, records: Sequence[Record]) -> None:
+        self.begun.set()
         await self.go.wait()
         if self.broken:
             raise Unavailable("the disk is gone")
@@ -122,8 +124,9 @@ async def test_a_write_that_was_begun_is_ended_though_its_task_is_not(tmp_path) 
     writing = asyncio.create_task(ledger.keep_writing())
     build = await ledger.add(a_build())
     store.go.clear()
+    store.begun.clear()
     build = ledger.put(steps.placed(build, NODE, 1, "n"))
-    await asyncio.sleep(0.01)
+    await store.begun.wait()
     ledger.put(steps.cancelled(build, 2, "by hand"))
     writing.cancel()
     await asyncio.wait({writing})

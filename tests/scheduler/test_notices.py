@@ -69,10 +69,11 @@ def verified(got: Got, key: str) -> bool:
 
 async def test_each_change_is_told_in_order_and_signed(tmp_path) -> None:
     """By the scheduler alone; the last one says how it ended, and what it made."""
+    behind_a_proxy = {"public_url": "https://pool.example", "anonymous": "user"}
     async with (
         a_receiver() as receiver,
         a_node(tmp_path, **SOON) as node,
-        a_scheduler(tmp_path, node.url, public_url="https://pool.example", **SOON) as scheduler,
+        a_scheduler(tmp_path, node.url, **behind_a_proxy, **SOON) as scheduler,
         a_client(scheduler.url) as client,
     ):
         await ready(scheduler)

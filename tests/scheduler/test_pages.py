@@ -502,7 +502,7 @@ class Pool:
         """As the port has it."""
         return Roster("lab", (node(),), waiting=0, running=1)
 
-    def register(self, registration: Registration) -> None:
+    def register(self, registration: Registration, member: str = "") -> None:
         """As the port has it."""
         if "forbidden" in registration.url:
             raise Denied("this address is not allowed", field="url")

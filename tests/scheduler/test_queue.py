@@ -186,9 +186,9 @@ def test_the_first_of_ten_thousand_are_found_at_once() -> None:
         builds = [
             a_build(f"{n}", f"owner-{n % owners}", n % 3, n * 7919 % NOW) for n in range(10_000)
         ]
-        before = time.perf_counter()
+        before = time.thread_time()
         assert len(ids(in_order(builds, {}, NOW), 5)) == 5
-        assert time.perf_counter() - before < 0.5  # 0.003 to 0.03 where nothing else runs
+        assert time.thread_time() - before < 0.5  # 0.003 to 0.03
 
 
 # A pool that never gets to the end of its queue

@@ -292,7 +292,7 @@ async def test_a_viewer_waits_for_a_build_that_waits(tmp_path) -> None:
         scheduler = await ending.enter_async_context(a_scheduler(tmp_path))
         client = HttpService(scheduler.url, patience=0.2)
         ending.push_async_callback(client.close)
-        accepted = await client.submit(LOCAL, request("print begun"))
+        accepted = await scheduler.service.submit(LOCAL, request("print begun"))
         watching = asyncio.create_task(_copy(client, accepted.id, Position()))
         assert not (await asyncio.wait({watching}, timeout=0.6))[0]
         node = await ending.enter_async_context(a_node(tmp_path))

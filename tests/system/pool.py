@@ -37,13 +37,16 @@ class Program:
         folder: Path,
         flags: Mapping[str, Any],
         settings: Mapping[str, Any] = {},
+        clock: float = 0,
     ) -> None:
-        """`settings`: those without a flag, for its environment; lists with commas."""
+        """`settings`: those without a flag, for its environment; lists with commas. `clock`:
+        seconds that its machine's clock is ahead.
+        """
         self.host = host
         self.folder = folder
         self._environment = {
             f"IMAGEPOOL_{name.upper()}": str(value) for name, value in {**OPEN, **settings}.items()
-        }
+        } | (ahead(clock) if clock else {})
         self._arguments = [sys.executable, "-m", "imagepool", kind, "--data", str(folder)]
         for flag, value in flags.items():
             name = f"--{flag.replace('_', '-')}"
@@ -147,19 +150,35 @@ class PoolOnLan:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def scheduler(self, host: Host, *, settings: Mapping[str, Any] = {}, **flags: Any) -> Scheduler:
+    def scheduler(
+        self, host: Host, *, settings: Mapping[str, Any] = {}, clock: float = 0, **flags: Any
+    ) -> Scheduler:
         """A scheduler that serves."""
         listen = "0.0.0.0:8080" if host.address else "[::]:8080"
         chosen = {"listen": listen, "name": host.name, **flags}
         folder = self._folder / f"scheduler-{host.name}"
-        return Scheduler(host, "scheduler", folder, chosen, settings)
+        return Scheduler(host, "scheduler", folder, chosen, settings, clock)
 
-    def node(self, host: Host, *, settings: Mapping[str, Any] = {}, **flags: Any) -> Program:
+    def node(
+        self, host: Host, *, settings: Mapping[str, Any] = {}, clock: float = 0, **flags: Any
+    ) -> Program:
         """A node that serves; on SIGTERM it gives up what runs, unless settings say else."""
         listen = "0.0.0.0:8090" if host.address else "[::]:8090"
         chosen = {"engine": "dummy", "listen": listen, "name": host.name, **flags}
         folder = self._folder / f"node-{host.name}"
-        return Program(host, "node", folder, chosen, {"drain_limit": 0, **settings})
+        return Program(host, "node", folder, chosen, {"drain_limit": 0, **settings}, clock)
+
+
+def ahead(seconds: float) -> dict[str, str]:
+    """What the environment of a program has on a machine whose clock is so many seconds ahead of
+    the others'. Time that passes is not touched.
+    """
+    (library,) = Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1")  # of libfaketime
+    return {
+        "LD_PRELOAD": str(library),
+        "FAKETIME": f"{seconds:+.0f}",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+    }
 
 
 def url_of(address: str, port: int) -> str:

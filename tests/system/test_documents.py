@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import leaks
 from tests.system.processes import Process
 
 pytestmark = pytest.mark.system
@@ -50,7 +51,7 @@ def typed(line: str, cwd: Path) -> str:
     ran = subprocess.run(
         ["bash", "-c", line],
         cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": leaks.python_path(ROOT)},
         capture_output=True,
         text=True,
         check=False,

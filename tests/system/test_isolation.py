@@ -70,7 +70,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 @pytest.fixture(scope="module")
 def image(site: Site) -> str:
     """A shell and some programs."""
-    return site.engine.load(shell_tree(), "ENV PATH=/bin")
+    return site.engine.load(shell_tree(), "ENV PATH=/bin", "VOLUME /volume")
 
 
 @pytest.fixture(scope="module")
@@ -407,9 +407,11 @@ class TestExhaustion:
             assert build.commands[0].exit_code == 137, build
             assert "the memory limit was reached" in log
 
-    @pytest.mark.parametrize("folder", ["/tmp", OUT, "/outbox"])
+    @pytest.mark.parametrize("folder", ["/tmp", OUT, "/outbox", "/volume"])
     def test_disk(self, node: Node, image: str, folder: str) -> None:
-        """In its layer and in what the host shows it: ended at its limit."""
+        """In its layer, in what the host shows it, and in volumes that its image asks for: ended at
+        its limit.
+        """
         build, _ = node.built(
             image, DISK.format(folder), output=OutboxOutput(), needs=needs(network=False)
         )

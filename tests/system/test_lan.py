@@ -79,12 +79,14 @@ def test_avahi_sees_each_program_with_its_record(lan: Lan, pool: PoolOnLan, tmp_
         by_id[service.text["id"]].append(service)
     for program in programs:
         report = program.says()
+        pools = [place.name for place in (program.folder / "pools").glob("*")]  # the scheduler's
         for service in by_id[program.id]:
             assert (service.address, service.port) == (program.host.address, program.port)
             assert service.text == {
                 "txtvers": "1",
                 "pool": "default",
                 **{key: str(report[key]) for key in ("id", "boot", "role", "api", "name")},
+                **{key: said for pool in pools for key, said in (("tls", "8081"), ("of", pool))},
             }
         assert by_id[program.id], f"avahi does not see {program.host.name}"
     roster, _ = scheduler.roster_until(lambda roster: len(roster.nodes) == 2)

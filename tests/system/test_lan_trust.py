@@ -5,8 +5,6 @@ namespaces, and those on the same LAN who only say that they belong.
 import base64
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,21 +13,24 @@ from protocol.model.build import Result, State
 from protocol.model.messages import RosterEntry
 from protocol.ports.service import LOCAL
 from protocol.program.identity import load
+from tests import leaks
 from tests.figures import Figures
 from tests.programs import request
 from tests.system.lan import Host, Lan
 from tests.system.pool import PoolOnLan, Program, Scheduler, entry_of
-from tests.system.processes import Process
+from tests.system.rogues import captured
 
 pytestmark = pytest.mark.system
 
-OPEN = {"anonymous": "user", "hold": 0.5, "patience": 1}
-"""Settings of a scheduler that everybody on the LAN may give builds to."""
+OPEN = {"anonymous": "user", "unproven": "loopback", "hold": 0.5, "patience": 1}
+"""Settings of a scheduler that everybody on the LAN may give builds to, and nobody else may take
+them from than members.
+"""
 WORD = "Tr0ub4dor-and-3"
 """What nobody on the LAN is to read."""
 
 
-def invited(scheduler: Scheduler) -> str:
+def invited(scheduler: Scheduler, *flags: str) -> str:
     """The token in the line that `imagepool invite` prints on the scheduler's machine."""
     line = scheduler.host.output(
         *(
@@ -37,11 +38,13 @@ def invited(scheduler: Scheduler) -> str:
             "-m",
             "imagepool",
             "invite",
+            *flags,
             "--url",
             f"http://127.0.0.1:{scheduler.port}",
         )
     )
     assert line.startswith("imagepool node --join ")
+    leaks.used(line.split()[-1], "join token")
     return line.split()[-1]
 
 
@@ -61,18 +64,6 @@ def entry(scheduler: Scheduler, node: str, state: str) -> RosterEntry:
     found = entry_of(roster, node)
     assert found is not None
     return found
-
-
-@contextmanager
-def captured(lan: Lan, file: Path) -> Iterator[None]:
-    """All that crosses the switch meanwhile is in the file afterwards."""
-    command = ["tcpdump", "-i", "switch", "-U", "-w", str(file), "-s", "0", "--immediate-mode"]
-    tcpdump = Process("tcpdump", ["ip", "netns", "exec", lan.switch, *command])
-    tcpdump.line(r".*listening on switch.*")
-    try:
-        yield
-    finally:
-        tcpdump.end()
 
 
 def test_one_pasted_line_joins_a_machine(

@@ -2,15 +2,17 @@
 
 import asyncio
 import re
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from protocol.errors import Conflict, Denied, Invalid, NotFound
 from protocol.ports.service import Role
-from protocol.trust.accounts import SESSION, Accounts
+from protocol.trust.accounts import SESSION, SESSIONS, Accounts
 
 pytestmark = pytest.mark.gen_test
 
@@ -144,7 +146,7 @@ async def test_sessions(tmp_path: Path) -> None:
         await one.end_session(texts[0])
         with pytest.raises(Denied):
             one.token(texts[0])
-        await one.put_user("ada", Role.USER, "another horse battery")
+        user = await one.put_user("ada", Role.USER, "another horse battery")
         with pytest.raises(Denied):
             one.token(texts[1])
         late = await one.begin_session(user)
@@ -166,6 +168,58 @@ async def test_many_passwords_at_once(tmp_path: Path) -> None:
         tries = [one.check_password("ada", "x" * 12) for _ in range(24)]
         found = await asyncio.gather(*tries, return_exceptions=True)
         assert sorted(type(error).__name__ for error in found) == ["Busy"] * 4 + ["Denied"] * 20
+
+
+async def test_a_log_in_that_a_change_overtakes(tmp_path: Path, monkeypatch) -> None:
+    """Who gave a password that was right when it came is nobody if it is not when it was checked;
+    and no session outlives the change, whenever it began.
+    """
+    async with accounts(tmp_path) as one:
+        ada = await one.put_user("ada", Role.ADMIN, "correct horse battery")
+        go, verify = threading.Event(), one._passwords._verify
+
+        def slowly(*given: Any) -> bool:
+            return go.wait(10) and verify(*given)
+
+        monkeypatch.setattr(one._passwords, "_verify", slowly)
+        checking = asyncio.create_task(one.check_password("ada", "correct horse battery"))
+        await asyncio.sleep(0)
+        await one.put_user("ada", Role.ADMIN, "another horse battery")
+        go.set()
+        with pytest.raises(Denied):
+            await checking
+        with pytest.raises(Denied):
+            await one.begin_session(ada)
+        ada = await one.check_password("ada", "another horse battery")
+        begun = await asyncio.gather(
+            one.begin_session(ada), one.remove_user("ada"), return_exceptions=True
+        )
+        assert [kept for kept in one._tokens.values() if kept.token.session] == []
+        assert isinstance(begun[0], str | Denied)
+
+
+async def test_the_sessions_of_one_user(tmp_path: Path) -> None:
+    """Have a bound: the oldest end."""
+    async with accounts(tmp_path) as one:
+        ada = await one.put_user("ada", Role.USER, "correct horse battery")
+        begun = [await one.begin_session(ada) for _ in range(SESSIONS + 1)]
+        with pytest.raises(Denied):
+            one.token(begun[0])
+        assert {one.token(text).owner for text in begun[1:]} == {"ada"}
+
+
+async def test_two_tokens_of_one_name_at_once(tmp_path: Path) -> None:
+    """One is made, and is good; the other is refused."""
+    async with accounts(tmp_path) as one:
+        made = await asyncio.gather(
+            one.make_token("ci", Role.USER),
+            one.make_token("ci", Role.ADMIN),
+            return_exceptions=True,
+        )
+        ((text, token),) = [each for each in made if isinstance(each, tuple)]
+        assert one.token(text) == token
+        assert one.tokens() == (token,)
+        assert [type(each) for each in made if isinstance(each, Exception)] == [Conflict]
 
 
 async def test_cookies_of_programs_on_one_machine(tmp_path: Path) -> None:

@@ -40,7 +40,8 @@ def test_it_is_the_same_after_a_restart(tmp_path: Path) -> None:
     two = authority(tmp_path)
     assert (two.pool, two.certificates, two.token) == (one.pool, one.certificates, one.token)
     mine = certificates.fingerprint(key.public_key())
-    assert issued(two.certificates, admitted.certificate, mine, NODE).pool == one.pool
+    me = Party(mine, NODE, one.pool)
+    assert issued(two.certificates, admitted.certificate, me).pool == one.pool
     der = admitted.certificate.public_bytes(serialization.Encoding.DER)
     assert certificates.party(der, two.certificates) == Party(mine, NODE, one.pool)
     for path in (tmp_path / "authority").iterdir():

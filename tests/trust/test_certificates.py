@@ -1,5 +1,6 @@
 """What is believed of a certificate, and of a join token."""
 
+import contextlib
 import secrets
 import ssl
 import time
@@ -241,6 +242,44 @@ class TestTls:
         node, nodes = member(tmp_path / "node", ahead, NODE)
         shaken(nodes.server(), pools.client(ahead.pool), certificates.server_name(node, ahead.pool))
 
+    def test_nothing_goes_by_an_earlier_connection(self, tmp_path: Path) -> None:
+        """No ticket is given by which somebody could come again without showing a certificate, as
+        one could whose certificate has ended since.
+        """
+        authority = Authority()
+        node, nodes = member(tmp_path / "node", authority, NODE)
+        _, pools = member(tmp_path / "scheduler", authority, SCHEDULER)
+        one, two = ssl.MemoryBIO(), ssl.MemoryBIO()
+        name = certificates.server_name(node, authority.pool)
+        caller = pools.client(authority.pool).wrap_bio(one, two, server_hostname=name)
+        called = nodes.server().wrap_bio(two, one, server_side=True)
+        for end in (caller, called, caller, called):
+            with contextlib.suppress(ssl.SSLWantReadError):
+                end.do_handshake()
+        called.write(b"hello")
+        assert caller.read() == b"hello"
+        assert caller.session is not None
+        assert not caller.session.has_ticket
+
+    def test_an_older_tls(self, tmp_path: Path) -> None:
+        """Nobody talks a program out of version 1.3, in either direction."""
+        authority = Authority()
+        node, nodes = member(tmp_path / "node", authority, NODE)
+        _, pools = member(tmp_path / "scheduler", authority, SCHEDULER)
+        name = certificates.server_name(node, authority.pool)
+        old = pools.client(authority.pool)
+        old.minimum_version = old.maximum_version = ssl.TLSVersion.TLSv1_2
+        with pytest.raises(ssl.SSLError, match=r"(?i)version|protocol"):
+            shaken(nodes.server(), old, name)
+        server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        server.load_cert_chain(
+            tmp_path / "node" / "pools" / authority.pool / "certificate.pem",
+            tmp_path / "node" / "key.pem",
+        )
+        server.maximum_version = ssl.TLSVersion.TLSv1_2
+        with pytest.raises(ssl.SSLError, match=r"(?i)version|protocol|alert"):
+            shaken(server, believing(authority.certificate), name)
+
     def test_a_program_of_two_pools(self, tmp_path: Path) -> None:
         """It shows each caller the certificate of the pool that the caller means, and believes a
         caller in that pool only.
@@ -284,10 +323,21 @@ class TestTls:
         authority, key = Authority(), Ed25519PrivateKey.generate()
         mine = certificates.fingerprint(key.public_key())
         made = authority.issue(key)
-        assert issued((authority.certificate,), made, mine, NODE).certificate == made
-        for who, role in ((mine, SCHEDULER), ("f" * 40, NODE)):
+        pool = authority.pool
+        given = issued((authority.certificate,), made, Party(mine, NODE, pool))
+        assert given.certificate == made
+        for wanted in (
+            Party(mine, SCHEDULER, pool),
+            Party("f" * 40, NODE, pool),
+            Party(mine, NODE, Authority().pool),
+        ):
             with pytest.raises(Denied):
-                issued((authority.certificate,), made, who, role)
-        for authorities in ((Authority().certificate,), (authority.certificate, made)):
+                issued((authority.certificate,), made, wanted)
+        for authorities in (
+            (Authority().certificate,),
+            (authority.certificate, made),
+            (authority.certificate, Authority().certificate),
+            (),
+        ):
             with pytest.raises((Denied, Invalid)):
-                issued(authorities, made, mine, NODE)
+                issued(authorities, made, Party(mine, NODE, pool))

@@ -431,7 +431,7 @@ async def test_a_node_outside_the_node_networks_is_not_called(tmp_path: Path) ->
     """Nor by a name that leads there; whether it registered or was found, the roster says why."""
     async with (
         a_server(ALLOWED, text("a node")) as server,
-        a_scheduler(tmp_path, unproven="none") as scheduler,
+        a_scheduler(tmp_path, unproven="none", pool_listen=f"{ALLOWED}:0") as scheduler,
     ):
         record = Beacon(
             id="a" * 32,
@@ -440,9 +440,11 @@ async def test_a_node_outside_the_node_networks_is_not_called(tmp_path: Path) ->
             role="node",
             port=server.port,
             addresses=(ALLOWED,),
+            pool_port=server.port,
+            pool_id=scheduler.parts.membered.own.pool,
         )
         scheduler.parts.discovery.found(record)
-        scheduler.parts.discovery.register(Registration(f"http://localhost:{server.port}"))
+        scheduler.parts.discovery.register(Registration(f"https://localhost:{server.port}"))
         await roster_until(
             scheduler,
             lambda roster: [NO_NODE in entry.reason for entry in roster.nodes] == [True, True],
@@ -465,13 +467,8 @@ async def test_a_node_cannot_register_an_address_outside_the_node_networks(
         assert len(scheduler.parts.listing.roster().nodes) == 1
 
 
-@pytest.mark.parametrize("named", [True, False])
-async def test_nodes_on_loopback_where_programs_need_no_proof(tmp_path: Path, named: bool) -> None:
-    """As long as `unproven` has it so; what settings name is called wherever it is."""
-    async with a_node(tmp_path) as node:
-        nodes = (node.url,) if named else ()
-        unproven = "none" if named else "loopback"
-        async with a_scheduler(tmp_path, *nodes, unproven=unproven) as scheduler:
-            if not named:
-                scheduler.parts.discovery.register(Registration(node.url))
-            await ready(scheduler)
+async def test_nodes_on_loopback_where_programs_need_no_proof(tmp_path: Path) -> None:
+    """As long as `unproven` has it so."""
+    async with a_node(tmp_path) as node, a_scheduler(tmp_path) as scheduler:
+        scheduler.parts.discovery.register(Registration(node.url))
+        await ready(scheduler)

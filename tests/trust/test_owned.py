@@ -119,3 +119,25 @@ async def test_changes_of_others_end_no_wait(tmp_path: Path) -> None:
         hers = await made(node.service, ADA)
         seen = await service.changes(ADA, cursor=seen.cursor, wait=5)
         assert {build.id for build in seen.builds} == {hers.id}
+
+
+async def test_what_others_delete(tmp_path: Path) -> None:
+    """Is told to nobody but them and those who see all."""
+    async with a_node(tmp_path) as node:
+        service = OwnedService(node.service)
+        hers = await made(node.service, ADA)
+        cursor = (await service.changes(ADA)).cursor
+        await service.delete(ADA, hers.id)
+        assert (await service.changes(BOB, cursor=cursor)).gone == ()
+        for caller in (ADA, *SEERS):
+            assert (await service.changes(caller, cursor=cursor)).gone == (hers.id,)
+
+
+async def test_what_strangers_see_of_a_program(tmp_path: Path) -> None:
+    """Whether it is ready; not which images and labels it has. Those whom it knows see them."""
+    async with a_node(tmp_path, labels=("secret-project",)) as node:
+        service = OwnedService(node.service)
+        known = await service.status(ADA)
+        assert known.labels == ("secret-project",)
+        told = await service.status(Caller(owner="", role=Role.NOBODY))
+        assert (told.status, told.labels, told.images, told.below) == (known.status, (), (), ())

@@ -103,6 +103,19 @@ async def test_a_node_joins_and_builds(tmp_path: Path) -> None:
             assert (await built(scheduler, "print hello")).result is Result.SUCCEEDED
 
 
+async def test_joining_is_written_down(tmp_path: Path) -> None:
+    """Once, with the program that did; that it makes itself known again and again is not."""
+    async with (
+        a_pool(tmp_path) as scheduler,
+        a_member(tmp_path, scheduler, register_every=0.05) as node,
+    ):
+        await in_state(scheduler, node, "ready")
+        await built(scheduler, "sleep 0.5")
+        found = await scheduler.parts.people.audit.deeds(1 << 62, 100)
+        said = [(deed.who, deed.what, deed.status) for _, deed in found]
+        assert said == [(node.id, "POST /pool/v1/join", 200)]
+
+
 async def test_nobody_else_is_served(tmp_path: Path) -> None:
     """On the listener for the pool: who has no certificate may ask to join, and nothing else."""
     async with a_pool(tmp_path) as scheduler, a_member(tmp_path, scheduler) as node:
@@ -266,6 +279,38 @@ def beacon_of(node: Program, pool: str, port: int = 0, pool_id: str = "") -> Bea
         pool=pool,
         role="node",
         port=int(node.url.rpartition(":")[2]),
+        addresses=("127.0.0.1",),
+        pool_port=port,
+        pool_id=pool_id,
+    )
+
+
+async def test_a_rogue_keeps_nobody_from_renewing(tmp_path: Path) -> None:
+    """Schedulers that only advertise that they are of the pool, and were heard of first: the true
+    one is asked too.
+    """
+    async with a_pool(tmp_path) as scheduler, a_pool(tmp_path) as others:
+        true = int(scheduler.members_url.rpartition(":")[2])
+        rogues = [int(others.members_url.rpartition(":")[2]), 9]
+        ours = scheduler.parts.membered.authority.pool
+        places = [("a", rogues[0]), ("b", rogues[1]), (scheduler.id, true)]
+        async with a_member(tmp_path, scheduler, schedulers=(), renew_every=0.2) as node:
+            for who, port in places:
+                node.parts.belonging.found(beacon_of_scheduler(who, port, ours))
+            await in_state(scheduler, node, "ready")
+            pools = node.parts.belonging.memberships
+            before = pools.all()[ours].certificate
+            await becomes(scheduler, lambda: pools.all()[ours].certificate != before)
+
+
+def beacon_of_scheduler(who: str, port: int, pool_id: str) -> Beacon:
+    """What somebody says who would be the pool's scheduler."""
+    return Beacon(
+        id=who,
+        boot="1",
+        pool="default",
+        role="scheduler",
+        port=port,
         addresses=("127.0.0.1",),
         pool_port=port,
         pool_id=pool_id,

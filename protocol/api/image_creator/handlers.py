@@ -15,10 +15,11 @@ from urllib.parse import parse_qs
 from protocol import wire
 from protocol.api import access
 from protocol.api.access import Permission
-from protocol.api.base import FORM, Handler
+from protocol.api.base import Handler
 from protocol.api.content import send_artifact
 from protocol.api.counts import check_counts
 from protocol.api.image_creator.specification import Specification, redirect_to, to_request
+from protocol.api.reading import FORM
 from protocol.api.route import ID, Route
 from protocol.errors import Invalid, NotFound, PoolError, Unsupported
 from protocol.model.build import Build, CommandStatus, Position, State, build_id

@@ -7,8 +7,9 @@ from typing import Annotated, Any
 from msgspec import Meta, Struct
 
 from protocol.api.access import Permission
-from protocol.api.base import DRAIN, Handler
+from protocol.api.base import Handler
 from protocol.api.operation import BYTES, Answer, Operation, answered
+from protocol.api.reading import DRAIN
 from protocol.api.route import Route
 from protocol.model.recipe import Digest
 from protocol.ports.blobs import Blobs

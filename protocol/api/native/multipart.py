@@ -14,8 +14,9 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from protocol import wire
-from protocol.api.base import DRAIN, Handler
+from protocol.api.base import Handler
 from protocol.api.native.blobs import Uploading
+from protocol.api.reading import DRAIN
 from protocol.errors import Invalid, PoolError, TooLarge
 from protocol.model.recipe import InputFile, UploadedContent
 from protocol.model.request import Order

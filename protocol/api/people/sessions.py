@@ -1,11 +1,14 @@
 """Who somebody is, and how a browser learns to be somebody: `/api/v1/whoami`, `/api/v1/session`."""
 
+import contextlib
+
 from protocol.api.access import Permission
 from protocol.api.callers import csrf_token
 from protocol.api.operation import OWNER, Answer, Operation, answered, done
 from protocol.api.password import checked
 from protocol.api.people.base import PeopleHandler
 from protocol.api.route import Route
+from protocol.errors import Denied
 from protocol.model.people import LogIn, WhoAmI
 from protocol.ports.service import Caller
 from protocol.trust.accounts import SESSION
@@ -28,11 +31,15 @@ class Session(PeopleHandler):
     """A browser's knowing who sits before it."""
 
     async def post(self) -> None:
-        """Begin: a cookie for whoever gives the right password."""
+        """Begin: a cookie for whoever gives the right password. The one before is over."""
         given = self.decoded(LogIn)
+        before = self.people.callers.session_of(self.request)
         user = await checked(self.people, self.request, given.name, given.password)
         accounts = self.people.accounts
         text = await accounts.begin_session(user)
+        if before is not None:
+            with contextlib.suppress(Denied):  # it ended meanwhile
+                await accounts.end_session(before[0])
         secure = self.request.protocol == "https" or self.limits.public_url.startswith("https:")
         self.set_cookie(
             accounts.cookie,

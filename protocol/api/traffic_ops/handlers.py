@@ -127,6 +127,8 @@ class Login(Family):
             secure=secure,
             max_age=int(SESSION),
         )
+        token = self.people.accounts.token(text).id
+        self.caller = Caller(owner=user.name, role=user.role, token=token)  # who did it
         self.alerts(200, "success", ["Successfully logged in."])
 
 
