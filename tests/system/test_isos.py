@@ -21,10 +21,12 @@ from tests.programs import a_node, a_scheduler, ready
 from tests.system.engine import BUSYBOX, File, make_image, remove_everything
 from tests.system.qemu import Machine, boot
 
-pytestmark = [pytest.mark.system, pytest.mark.gen_test(timeout=300)]
+pytestmark = [pytest.mark.system, pytest.mark.gen_test(timeout=1800)]
 
 INSTALLER = os.environ.get("INSTALLER_IMAGE") or "imagepool/installer"
 PASSWORD = "correct horse"
+PATIENCE = 400.0
+"""Seconds that an emulated machine may take for its next step."""
 MACHINE = {
     "osversionDir": "debian12",
     "hostName": "edge01",
@@ -243,11 +245,11 @@ async def test_what_fails(tmp_path: Path, images: None) -> None:
 def logged_in(machine: Machine) -> None:
     """By the password that was asked for, after a wrong one."""
     for password, answer in (("wrong", "login:$"), (PASSWORD, "root@edge01.*#$")):
-        machine.prompts("login:$", timeout=200)
+        machine.prompts("login:$", timeout=PATIENCE)
         machine.type("root")
-        machine.prompts("Password:$", timeout=60)
+        machine.prompts("Password:$", timeout=PATIENCE)
         machine.type(password)
-        machine.prompts(answer, timeout=60)
+        machine.prompts(answer, timeout=PATIENCE)
     assert any("Login incorrect" in line for line in machine.lines)
 
 
@@ -265,20 +267,20 @@ async def test_it_boots(tmp_path: Path, figures: Figures) -> None:
 def installs(iso: Path, disk: Path, figures: Figures) -> None:
     """The live system, up to the end of the installation."""
     with boot(iso, cards=2, disk=disk) as machine:
-        machine.wait_for(r"imagepool: host name edge01\.cdn\.example$", timeout=200)
+        machine.wait_for(r"imagepool: host name edge01\.cdn\.example$", timeout=PATIENCE)
         machine.wait_for(
             r"interface bond0: up, MTU 1450, mode 802.3ad, links eth0 eth1$", timeout=5
         )
-        machine.wait_for(r"interface eth0: up, MTU 1450, of bond0$", timeout=5)
-        machine.wait_for(r"interface eth1: up, MTU 1450, of bond0$", timeout=5)
-        machine.wait_for(r"IPv4: 10\.0\.2\.50/24 on bond0, gateway 10\.0\.2\.2$", timeout=5)
-        machine.wait_for(r"IPv6: fd00:50::10/64 on bond0, gateway fd00:50::1$", timeout=5)
-        machine.wait_for(r"name servers 10\.0\.2\.3 fd00:50::3", timeout=5)
+        machine.wait_for(r"interface eth0: up, MTU 1450, of bond0$", timeout=PATIENCE)
+        machine.wait_for(r"interface eth1: up, MTU 1450, of bond0$", timeout=PATIENCE)
+        machine.wait_for(r"IPv4: 10\.0\.2\.50/24 on bond0, gateway 10\.0\.2\.2$", timeout=PATIENCE)
+        machine.wait_for(r"IPv6: fd00:50::10/64 on bond0, gateway fd00:50::1$", timeout=PATIENCE)
+        machine.wait_for(r"name servers 10\.0\.2\.3 fd00:50::3", timeout=PATIENCE)
         reported = machine.age()
-        machine.wait_for("imagepool: installing on /dev/vda", timeout=60)
-        machine.wait_for("imagepool: installed on /dev/vda; switching off", timeout=300)
+        machine.wait_for("imagepool: installing on /dev/vda", timeout=PATIENCE)
+        machine.wait_for("imagepool: installed on /dev/vda; switching off", timeout=PATIENCE)
         installed = machine.age()
-        machine.switched_off(60)
+        machine.switched_off(PATIENCE)
     figures(f"an installer ISO: reported after {reported:.0f} s, installed after {installed:.0f} s")
 
 
@@ -288,7 +290,7 @@ def boots_alone(disk: Path, figures: Figures) -> None:
         logged_in(machine)
         figures(f"an installed disk: logged in after {machine.age():.0f} s")
         machine.type("echo at $(findmnt -no SOURCE,FSTYPE /) $(hostname)")
-        machine.wait_for(r"^at /dev/vda3 ext4 edge01\.cdn\.example", timeout=30)
+        machine.wait_for(r"^at /dev/vda3 ext4 edge01\.cdn\.example", timeout=PATIENCE)
         machine.type("ip -brief address show bond0; cat /sys/class/net/bond0/bonding/slaves")
-        machine.wait_for(r"bond0 .* 10\.0\.2\.50/24 fd00:50::10/64", timeout=30)
-        machine.wait_for("eth0 eth1", timeout=30)
+        machine.wait_for(r"bond0 .* 10\.0\.2\.50/24 fd00:50::10/64", timeout=PATIENCE)
+        machine.wait_for("eth0 eth1", timeout=PATIENCE)
