@@ -4,25 +4,28 @@ them, that each request has its own, and that the machine that boots one is the 
 
 import asyncio
 import os
+import re
 import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+import docker
 import msgspec
 import pytest
 
 from protocol.api.traffic_ops.settings import TrafficOpsSettings
 from tests.figures import Figures
 from tests.programs import a_node, a_scheduler, ready
-from tests.system.engine import BUSYBOX, File, make_image, remove_everything
+from tests.system.engine import BUSYBOX, File, archive, make_image, remove_everything
 from tests.system.qemu import Machine, boot
 
 pytestmark = [pytest.mark.system, pytest.mark.gen_test(timeout=1800)]
 
+BASE_IMAGE = os.environ.get("BASE_IMAGE") or "codersos/linux-image-creator"
 INSTALLER = os.environ.get("INSTALLER_IMAGE") or "imagepool/installer"
 PASSWORD = "correct horse"
 PATIENCE = 400.0
@@ -47,12 +50,14 @@ APPLETS = ("sh", "cat", "chmod", "cp", "mkdir", "mktemp", "printf", "sleep", "he
 KS = {"os/ks_scripts/ks.cfg": File(b"the operator's own")}
 
 
-def settings(**bases: str) -> TrafficOpsSettings:
-    """OS versions of these images, ours besides."""
+def settings(folder: str, **bases: str) -> TrafficOpsSettings:
+    """OS versions of these images, in this folder of them; ours besides."""
     versions = {
-        name: {"title": name, "base": {"kind": "image", "name": image}}
-        for name, image in {"debian12": INSTALLER, **bases}.items()
+        name: {"title": name, "base": {"kind": "image", "name": image}, "folder": folder}
+        for name, image in bases.items()
     }
+    ours = {"title": "Debian 12", "base": {"kind": "image", "name": INSTALLER}}
+    versions["debian12"] = ours
     return msgspec.convert(
         {"os_versions": versions, "name_servers": ["10.0.2.3", "fd00:50::3"]}, TrafficOpsSettings
     )
@@ -62,12 +67,12 @@ class Client:
     """Asks a scheduler for ISOs."""
 
     def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
-        self._session, self._url = session, url
+        self._session, self.url = session, url
 
     @asynccontextmanager
     async def asked(self, **changes: Any) -> AsyncIterator[aiohttp.ClientResponse]:
         """The answer, of which nothing has been read."""
-        url = f"{self._url}/api/1.3/isos"
+        url = f"{self.url}/api/1.3/isos"
         async with self._session.post(url, json={**MACHINE, **changes}) as answer:
             yield answer
 
@@ -86,12 +91,14 @@ class Client:
 
 
 @asynccontextmanager
-async def a_client(folder: Path, slots: int = 1, **bases: str) -> AsyncIterator[Client]:
+async def a_client(
+    place: Path, slots: int = 1, folder: str = "/os", **bases: str
+) -> AsyncIterator[Client]:
     """Of a scheduler over one node."""
-    own = settings(**bases)
+    own = settings(folder, **bases)
     async with (
-        a_node(folder, engine="docker", slots=slots, traffic_ops=own) as node,
-        a_scheduler(folder, node.url, traffic_ops=own) as scheduler,
+        a_node(place, engine="docker", slots=slots, traffic_ops=own) as node,
+        a_scheduler(place, node.url, traffic_ops=own) as scheduler,
         aiohttp.ClientSession() as session,
     ):
         await ready(scheduler)
@@ -111,6 +118,22 @@ def images() -> Iterator[None]:
     """What tests make is taken away."""
     yield
     remove_everything()
+
+
+@contextmanager
+def on_ours(**tree: File) -> Iterator[str]:
+    """The image of installers with these files, as a Dockerfile's COPY would have them."""
+    name = f"imagepool-test/{os.getpid()}-ours:latest"
+    client = docker.APIClient()
+    try:
+        made = client.create_container(INSTALLER, ["/bin/sh"])["Id"]
+        client.put_archive(made, "/", archive({path.lstrip("/"): f for path, f in tree.items()}))
+        client.commit(made, *name.split(":"))
+        client.remove_container(made)
+        yield name
+    finally:
+        client.remove_image(name, force=True)
+        client.close()
 
 
 def an_os(**tree: File) -> str:
@@ -153,6 +176,12 @@ async def test_what_is_in_it(tmp_path: Path, figures: Figures) -> None:
         f"an installer ISO of {megabytes:.0f} MB: first byte {first:.2f} s, last {last:.2f} s after"
         f" the request; xorriso by hand in the same container: {typed:.2f} s"
     )
+
+
+def file_of(image: str, path: str) -> bytes:
+    """A file of an image."""
+    line = ["docker", "run", "--rm", "--network", "none", image, "cat", path]
+    return subprocess.run(line, check=True, capture_output=True).stdout
 
 
 def by_hand() -> float:
@@ -217,6 +246,36 @@ async def test_a_folder_as_the_original_has_them(tmp_path: Path, images: None) -
     assert again.partition("rootpw")[0] == arguments.partition("rootpw")[0]
 
 
+async def test_isolinux_by_our_own_tools(tmp_path: Path, images: None) -> None:
+    """An image of ours with the folder in it: what comes boots by it."""
+    loader = file_of(BASE_IMAGE, "/toiso/boot/isolinux.bin")
+    tree = {
+        "os7/isolinux/isolinux.bin": File(loader),
+        "os7/ks_scripts/ks.cfg": File(b"the operator's own"),
+    }
+    with on_ours(**tree) as image:
+        async with a_client(tmp_path, folder="/os7", centos72=image) as client:
+            await client.iso(tmp_path / "made.iso", osversionDir="centos72")
+    command = ["xorriso", "-indev", tmp_path / "made.iso", "-report_el_torito", "plain"]
+    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert "/isolinux/isolinux.bin" in said
+    folder = unpacked(tmp_path / "made.iso", "/ks_scripts", tmp_path / "ks")
+    assert (folder / "ks.cfg").read_text() == "the operator's own"
+    assert 'IPADDR="10.0.2.50"' in (folder / "network.cfg").read_text()
+
+
+async def test_the_documents_request(tmp_path: Path) -> None:
+    """docs/traffic-ops.md: its line, typed as it stands."""
+    text = (Path(__file__).parents[2] / "docs" / "traffic-ops.md").read_text()
+    (line,) = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
+    async with a_client(tmp_path) as client:
+        typed = await asyncio.create_subprocess_exec(
+            "sh", "-ec", line, cwd=tmp_path, env={**os.environ, "URL": client.url}
+        )
+        assert await typed.wait() == 0
+    assert (unpacked(tmp_path / "edge01.iso", "/ks_scripts", tmp_path / "ks") / "disk.cfg").exists()
+
+
 async def test_what_fails(tmp_path: Path, images: None) -> None:
     """Before the first byte: an alert, the reason is in the log; after it the connection is cut."""
     broken = File(b"#!/bin/sh\nhead -c 34816 /dev/zero\nsleep 1\nexit 255\n")
@@ -269,7 +328,7 @@ def installs(iso: Path, disk: Path, figures: Figures) -> None:
     with boot(iso, cards=2, disk=disk) as machine:
         machine.wait_for(r"imagepool: host name edge01\.cdn\.example$", timeout=PATIENCE)
         machine.wait_for(
-            r"interface bond0: up, MTU 1450, mode 802.3ad, links eth0 eth1$", timeout=5
+            "interface bond0: up, MTU 1450, mode 802.3ad, links eth0 eth1$", timeout=PATIENCE
         )
         machine.wait_for(r"interface eth0: up, MTU 1450, of bond0$", timeout=PATIENCE)
         machine.wait_for(r"interface eth1: up, MTU 1450, of bond0$", timeout=PATIENCE)
@@ -291,6 +350,8 @@ def boots_alone(disk: Path, figures: Figures) -> None:
         figures(f"an installed disk: logged in after {machine.age():.0f} s")
         machine.type("echo at $(findmnt -no SOURCE,FSTYPE /) $(hostname)")
         machine.wait_for(r"^at /dev/vda3 ext4 edge01\.cdn\.example", timeout=PATIENCE)
-        machine.type("ip -brief address show bond0; cat /sys/class/net/bond0/bonding/slaves")
+        machine.type(
+            "ip -brief address show bond0; tr ' ' '\\n' </sys/class/net/bond0/bonding/slaves | sort | xargs"
+        )
         machine.wait_for(r"bond0 .* 10\.0\.2\.50/24 fd00:50::10/64", timeout=PATIENCE)
         machine.wait_for("eth0 eth1", timeout=PATIENCE)
