@@ -184,6 +184,12 @@ def file_of(image: str, path: str) -> bytes:
     return subprocess.run(line, check=True, capture_output=True).stdout
 
 
+def boot_record(iso: Path) -> str:
+    """What a BIOS finds of it."""
+    command = ["xorriso", "-indev", iso, "-report_el_torito", "plain"]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
 def by_hand() -> float:
     """Seconds that xorriso takes, typed in a container that runs already."""
     name = f"imagepool-test-{os.getpid()}-hand"
@@ -256,9 +262,7 @@ async def test_isolinux_by_our_own_tools(tmp_path: Path, images: None) -> None:
     with on_ours(**tree) as image:
         async with a_client(tmp_path, folder="/os7", centos72=image) as client:
             await client.iso(tmp_path / "made.iso", osversionDir="centos72")
-    command = ["xorriso", "-indev", tmp_path / "made.iso", "-report_el_torito", "plain"]
-    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    assert "/isolinux/isolinux.bin" in said
+    assert "/isolinux/isolinux.bin" in boot_record(tmp_path / "made.iso")
     folder = unpacked(tmp_path / "made.iso", "/ks_scripts", tmp_path / "ks")
     assert (folder / "ks.cfg").read_text() == "the operator's own"
     assert 'IPADDR="10.0.2.50"' in (folder / "network.cfg").read_text()
@@ -351,7 +355,8 @@ def boots_alone(disk: Path, figures: Figures) -> None:
         machine.type("echo at $(findmnt -no SOURCE,FSTYPE /) $(hostname)")
         machine.wait_for(r"^at /dev/vda3 ext4 edge01\.cdn\.example", timeout=PATIENCE)
         machine.type(
-            "ip -brief address show bond0; tr ' ' '\\n' </sys/class/net/bond0/bonding/slaves | sort | xargs"
+            "ip -brief address show bond0; cd /sys/class/net/bond0/bonding;"
+            " tr ' ' '\\n' <slaves | sort | xargs"
         )
         machine.wait_for(r"bond0 .* 10\.0\.2\.50/24 fd00:50::10/64", timeout=PATIENCE)
         machine.wait_for("eth0 eth1", timeout=PATIENCE)
