@@ -1,20 +1,16 @@
 """What this process holds open."""
 
 import os
-from pathlib import Path
 
 
-def open_below(folder: Path) -> list[str]:
-    """The paths of the open files below it, each as often as it is open.
-
-    Unlike a count of all descriptors, this does not move when something of an earlier test closes.
+def descriptors() -> frozenset[tuple[str, str]]:
+    """Each open descriptor with what it leads to. What is there now and was not before was opened
+    since; unlike a count, that does not move when something of an earlier test closes.
     """
-    paths = []
-    for descriptor in os.listdir("/proc/self/fd"):
+    found = set()
+    for number in os.listdir("/proc/self/fd"):
         try:
-            path = os.readlink(f"/proc/self/fd/{descriptor}")
+            found.add((number, os.readlink(f"/proc/self/fd/{number}")))
         except FileNotFoundError:  # the one that lists
             continue
-        if path.startswith(f"{folder}/"):
-            paths.append(path)
-    return sorted(paths)
+    return frozenset(found)

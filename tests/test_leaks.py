@@ -6,6 +6,7 @@ import base64
 import os
 import re
 import secrets
+import shutil
 import subprocess
 import sys
 import time
@@ -180,7 +181,7 @@ def _run(folder: Path, tests: list[str]) -> "subprocess.CompletedProcess[str]":
     options = ("-p", "no:tornado", "-p", "tests.leaks.plugin", "-c", "/dev/null")
     places = ("--rootdir", folder, "--basetemp", folder / "base")
     inside = {name: text for name, text in os.environ.items() if name != leaks.FILE}
-    return subprocess.run(
+    ran = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", *options, *places, file],
         cwd=ROOT,
         env={**inside, "PYTHONPATH": str(ROOT)},
@@ -188,6 +189,8 @@ def _run(folder: Path, tests: list[str]) -> "subprocess.CompletedProcess[str]":
         text=True,
         check=False,
     )
+    shutil.rmtree(folder / "base")  # the run around us would find what was planted there
+    return ran
 
 
 def _failures(ran: "subprocess.CompletedProcess[str]") -> list[tuple[str, str, str]]:

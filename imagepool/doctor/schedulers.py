@@ -23,7 +23,7 @@ from protocol.remote.client import HttpService
 from protocol.remote.connecting import Secured
 from protocol.trust import certificates, token
 from protocol.trust.certificates import SCHEDULER, SKEW, server_name
-from protocol.trust.membership import Memberships, believing
+from protocol.trust.membership import Memberships
 from protocol.trust.token import JoinToken
 
 _MOST = 16  # URLs that are tried
@@ -202,11 +202,9 @@ async def _meet_own(memberships: Memberships, pool: str, url: str, seen: Shown) 
 async def _meet_new(
     subject: Subject, authority: x509.Certificate, wanted: JoinToken, there: Met
 ) -> Met:
-    """One of the pool that the token is for."""
-    context = believing(authority)
+    """One of the pool that the token is for. Who has not joined is told no more of it."""
     url, pool = there.url, certificates.pool_of(authority)
     try:
-        report = await _status(url, Secured(lambda: context, server_name(SCHEDULER, pool)))
         await joining.check_secret(url, authority, wanted)
     except Denied as error:
         finding = fail("join token", f"{url}: {error.detail}", _NEW_TOKEN)
@@ -217,8 +215,8 @@ async def _meet_new(
     except Unavailable as error:
         finding = fail("scheduler", error.detail, "set the clocks of both machines")
         return replace(there, findings=(finding,))
-    words = f"{url} proves to be {_named(report)} of the token's pool {pool}; the token admits"
-    return replace(there, findings=(_admitted(subject, words),), report=report)
+    words = f"{url} proves to be the scheduler of the token's pool {pool}; the token admits"
+    return replace(there, findings=(_admitted(subject, words),))
 
 
 def _admitted(subject: Subject, words: str) -> Finding:

@@ -327,6 +327,7 @@ end_writer() {
 start_copier() {
   (
     trap '' HUP INT QUIT USR1 USR2 ALRM TERM XFSZ # XFSZ: at the limit, writing is an error, no more
+    trap : CONT # see end_others
     code=$signalled
     while [ $code -ge $signalled ]; do
       (
@@ -348,6 +349,10 @@ start_copier() {
 
 # Kills what a command left behind. All is stopped before we look: a fork bomb would outrun us, and
 # leave us no processor to look with.
+#
+# The copier may be forking meanwhile. For a process that ignores CONT, as all do that have no handler,
+# the kernel takes the STOP back from itself, but not from the child that is being made: that would stay
+# stopped for ever. Hence the copier's handler.
 end_others() {
   rounds=0 # without one fewer
   fewest=''

@@ -26,6 +26,7 @@ from protocol.api.route import Context, Route
 from protocol.api.standing import Standing
 from protocol.errors import Busy, Denied, PoolError, Unauthenticated, Unsatisfiable
 from protocol.ports.service import Caller, Role
+from protocol.trust.accounts import without_tokens
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -254,6 +255,7 @@ class Handler(Reading):
         trace.
         """
         if isinstance(value, PoolError | web.HTTPError):
-            log.info("%s %s: %s", self.request.method, self.request.path, value)
+            words = without_tokens(f"{self.request.method} {self.request.path}: {value}")
+            log.info("%s", words)
         elif not isinstance(value, StreamClosedError):
             log.error("%s %s", self.request.method, self.request.path, exc_info=(typ, value, tb))

@@ -14,6 +14,7 @@ from protocol.api.people_port import PeoplePort
 from protocol.api.route import Context, Route
 from protocol.errors import NotFound
 from protocol.ports.service import Role
+from protocol.trust.accounts import without_tokens
 from protocol.trust.audit import Deed
 
 log = logging.getLogger(__name__)
@@ -55,7 +56,8 @@ def _log_request(extras: Mapping[str, Any], handler: web.RequestHandler) -> None
     observe: Observe | None = extras.get("http")
     people: PeoplePort | None = extras.get("people")
     status, seconds = handler.get_status(), handler.request.request_time()
-    log.debug("%d %s (%.1f ms)", status, handler._request_summary(), 1000 * seconds)
+    summary = without_tokens(handler._request_summary())
+    log.debug("%d %s (%.1f ms)", status, summary, 1000 * seconds)
     if observe is not None:
         observe(_pattern(handler), handler.request.method or "", status, seconds)
     if people is not None and isinstance(handler, Handler):
@@ -72,7 +74,7 @@ def _note(people: PeoplePort, handler: Handler, status: int) -> None:
         who=caller.by or caller.owner or caller.program,
         token=caller.token,
         address=people.callers.address_of(request)[:64],
-        what=f"{request.method} {request.path}",
+        what=without_tokens(f"{request.method} {request.path}"),
         status=status,
         owner=caller.owner if caller.by else "",
     )

@@ -44,6 +44,7 @@ MIGRATIONS = (
 )
 
 _TEXT = re.compile(PREFIX + r"([a-z2-7]{8})-([a-z2-7]{26})")
+_ANYWHERE = re.compile(PREFIX + r"([a-z2-7]{8})-[a-z2-7]{26}")
 _ROLES = (Role.VIEWER, Role.USER, Role.OPERATOR, Role.ADMIN)
 
 
@@ -270,6 +271,13 @@ class Accounts:
     async def close(self) -> None:
         """Write what was given, and close the file."""
         await self._database.close()
+
+
+def without_tokens(text: str) -> str:
+    """The text, with no more of a token in it than its id: people paste one where its name
+    belongs.
+    """
+    return _ANYWHERE.sub(PREFIX + r"\1-(hidden)", text)
 
 
 def _checked(value: T) -> T:

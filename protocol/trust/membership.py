@@ -20,6 +20,7 @@ FOLDER = "pools"
 _AUTHORITIES = "authorities.pem"
 _CERTIFICATE = "certificate.pem"
 _END = b"-----END CERTIFICATE-----\n"
+_PARTIES = 4096  # certificates of others that are remembered
 
 
 class Membership(Struct, frozen=True):
@@ -46,6 +47,7 @@ class Memberships:
         self._found: dict[str, Membership] = {}
         self._clients: dict[str, ssl.SSLContext] = {}
         self._servers: dict[str, ssl.SSLContext] = {}
+        self._parties: dict[bytes, Party] = {}  # by certificate, since each request shows one
         for place in sorted(self._folder.glob("*")):
             if (place / _CERTIFICATE).exists():
                 self._take(_read(place), place)
@@ -91,8 +93,14 @@ class Memberships:
         """
         if der is None:
             return None
-        known = [one for member in self._found.values() for one in member.authorities]
-        return certificates.party(der, known)
+        party = self._parties.get(der)
+        if party is None:
+            known = [one for member in self._found.values() for one in member.authorities]
+            party = certificates.party(der, known)
+            if len(self._parties) >= _PARTIES:
+                self._parties.clear()
+            self._parties[der] = party
+        return party
 
     def _choose(
         self, connection: ssl.SSLObject | ssl.SSLSocket, name: str | None, _: ssl.SSLContext
@@ -124,6 +132,7 @@ class Memberships:
             ) from error
         name = membership.pool
         self._found[name] = membership
+        self._parties.clear()  # who was believed by an authority that is gone is so no more
         self._clients[name], self._servers[name] = client, server
 
 

@@ -162,9 +162,13 @@ ROUTES = (
         Invite,
         {"GET": _ADMIT, "POST": _ADMIT},
         operations={
-            "GET": Operation("The join token", answered(Invitation, "what to paste elsewhere")),
+            "GET": Operation(
+                "The join token", answered(Invitation, "what to paste elsewhere"), errors=(409,)
+            ),
             "POST": Operation(
-                "Another join token", answered(Invitation, "the one before admits nobody now")
+                "Another join token",
+                answered(Invitation, "the one before admits nobody now"),
+                errors=(409,),
             ),
         },
     ),
@@ -174,7 +178,9 @@ ROUTES = (
         {"GET": _ADMIT},
         operations={
             "GET": Operation(
-                "The pool's certificate authority", answered(AuthorityState, "which are believed")
+                "The pool's certificate authority",
+                answered(AuthorityState, "which are believed"),
+                errors=(409,),
             )
         },
     ),
@@ -211,7 +217,7 @@ ROUTES = (
                 done("it is called no more, and what it asks is refused"),
                 body=Revocation,
                 body_optional=True,
-                errors=(502,),
+                errors=(409, 502),
             )
         },
     ),

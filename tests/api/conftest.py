@@ -37,7 +37,7 @@ def node(io_loop, tmp_path: Path, node_settings: dict[str, Any]) -> Iterator[Nod
         io_loop.run_sync(node.start)
         yield node
         io_loop.run_sync(node.leave)
-        node.engine.close()
+        io_loop.run_sync(node.close)
 
 
 @pytest.fixture

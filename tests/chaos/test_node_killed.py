@@ -108,7 +108,7 @@ ENDING = [
     ("before the artifact is renamed", Moment("os:rename", "before", matching=TAKEN)),
     ("artifact renamed, not made harmless", Moment("os:rename", matching=TAKEN)),
     ("artifact taken, not digested", Moment("node.files.untrusted:check_taken")),
-    ("digested, without its name", Moment("node.files.artifacts:_digested")),
+    ("digested, without its name", Moment("node.files.artifacts:_marked")),
     ("artifact kept", Moment("os:rename", matching=KEPT)),
     ("before the end is written", Moment("node.attempt.left:Left._written", "before")),
     ("end written, not cleaned up", Moment("node.attempt.left:Left._written")),

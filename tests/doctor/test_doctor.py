@@ -111,6 +111,7 @@ async def test_a_setting_that_holds_a_secret(
     """That it is set is said, and whence."""
     for name in [name for name in os.environ if name.startswith("IMAGEPOOL_")]:
         monkeypatch.delenv(name)
+    monkeypatch.delenv("BASE_IMAGE", raising=False)
     file = tmp_path / "pool.toml"
     file.write_text(f"[node]\njoin = '{TOKEN}'\n")
     settings, found = configured("node", file, {"slots": 2})

@@ -70,6 +70,7 @@ class Written:
 
     def __init__(self) -> None:
         self._file = tempfile.TemporaryFile()  # noqa: SIM115 - until `close`
+        self._held = b""  # what could not be written yet: a test has the disk full
         self._starts = [0]
         self._places: list[tuple[str, str]] = [("", "")]  # (where, test), from each start on
         self.size = 0
@@ -82,7 +83,13 @@ class Written:
             self._starts.append(self.size)
             self._places.append((where, test))
         # One call for each, unbuffered: threads write, and programs are forked.
-        self.size += os.write(self._file.fileno(), data + b"\n")
+        held, self._held = self._held + data + b"\n", b""
+        self.size += len(data) + 1
+        try:
+            written = os.write(self._file.fileno(), held)
+        except OSError:
+            written = 0
+        self._held = held[written:]
 
     def close(self) -> None:
         """Forget it."""
@@ -92,6 +99,8 @@ class Written:
         """Every secret that is there, once for each place."""
         found: dict[Leak, None] = {}
         needles = Needles(secrets)
+        self.add(b"-", "", "")  # with what is held
+        assert not self._held
         for start in range(0, self.size, _PIECE):
             piece = os.pread(self._file.fileno(), _PIECE + _LONGEST, start)
             for at, secret in needles.within(piece):

@@ -260,6 +260,13 @@ class TestPlans:
         assert end.outputs[0][2048:] == line
         assert end.outputs[1:] == (line, b"")
 
+    def test_a_full_log_and_many_commands(self, play: Playground) -> None:
+        """None of them hangs, and each says that its output is not kept."""
+        end = play.run(*["print more"] * 300, log_limit=0)
+        assert end.codes == [0] * 300
+        line = b"\n[imagepool: the log has reached its limit of 0 bytes]\n"
+        assert end.outputs == (line,) * 300
+
     def test_much_output(self, play: Playground) -> None:
         """All of it is there."""
         end = play.run("bytes 5000000\nprint end")

@@ -32,6 +32,8 @@ async def use(url: str, token: str) -> set[str]:
     async with aiohttp.ClientSession(cookie_jar=jar) as browser:
         for headers, status in ((bearer, 200), ({"Authorization": f"Bearer {WRONG}"}, 401)):
             assert await ask(browser, "GET", f"{url}/api/v1/builds", headers=headers) == status
+        pasted = f"{url}/api/v1/tokens/{token}"  # where its name belongs
+        assert await ask(browser, "DELETE", pasted, headers=bearer) == 404
         made = {"role": "admin", "password": PASSWORD}
         path = f"{url}/api/v1/users/ada"
         assert await ask(browser, "PUT", path, json=made, headers=bearer) == 200

@@ -21,6 +21,7 @@ PREFIX = "imagepool-test"
 LABEL = {f"{PREFIX}.run": str(os.getpid())}
 CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "KILL", "SETGID", "SETUID")
 PATIENCE = 30.0  # seconds that anything waited for may take
+LONGEST = 120.0  # seconds that a plan may take
 
 _APPLETS = """
     cat chmod dd echo env grep head id kill ln ls mkdir mkfifo mv ps printf pwd rm setsid sh sleep
@@ -165,8 +166,36 @@ def run(engine: Engine, root: Path, what: Plan, image: str, **limits: object) ->
     """Run a plan to its end."""
     folder = WorkFolder.create(root, what, BUSYBOX if engine.runs_programs else None)
     with started(engine, folder, image, **limits) as container:
-        end = engine.wait(container)
+        end = ended(engine, container)
     return outcome(folder, end)
+
+
+def ended(engine: Engine, container: str) -> Exit:
+    """How a container ended. One that hangs is killed, and the failure says what runs in it."""
+    hanging: list[str] = []
+
+    def look() -> None:
+        hanging.append(_processes(container) if engine.runs_programs else "")
+        engine.kill(container)
+
+    patience = threading.Timer(LONGEST, look)
+    patience.start()
+    try:
+        end = engine.wait(container)
+    finally:
+        patience.cancel()
+        patience.join()
+    assert not hanging, f"it did not end within {LONGEST} s:\n{hanging[0]}"
+    return end
+
+
+def _processes(container: str) -> str:
+    client = docker.APIClient()
+    try:
+        rows = client.top(container, "-eo pid,ppid,stat,wchan:20,args")["Processes"]
+    finally:
+        client.close()
+    return "\n".join(" ".join(row) for row in rows)
 
 
 @contextlib.contextmanager

@@ -43,7 +43,7 @@ def test_a_machine_that_wants_to_join(lan: Lan, pool: PoolOnLan, tmp_path: Path)
     assert told["mDNS"][1].startswith(f"heard 1 program on {anvil.address}")
     assert f"https://{lan['control'].address}:8081" in told["scheduler control"][1]
     assert "the token admits" in told["scheduler"][1]
-    assert told["clock"][0] == told["version"][0] == "ok"
+    assert told["clock"][0] == "ok"
     assert told["addresses"][1] == anvil.address
     assert token not in str(told)
 

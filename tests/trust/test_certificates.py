@@ -318,6 +318,20 @@ class TestTls:
         assert nodes.party(seen) == Party(scheduler, SCHEDULER, old.pool)
         assert pools.party(shown) == Party(node, NODE, old.pool)
 
+    def test_an_authority_that_is_believed_no_more(self, tmp_path: Path) -> None:
+        """Whose certificate it made is not either, also where it was seen before."""
+        old = Authority()
+        new = Authority(pool=old.pool)
+        _, nodes = member(tmp_path / "node", old, NODE)
+        key = Ed25519PrivateKey.generate()
+        seen = der(old.issue(key, SCHEDULER))
+        who = Party(certificates.fingerprint(key.public_key()), SCHEDULER, old.pool)
+        assert [nodes.party(seen), nodes.party(seen)] == [who, who]
+        mine = nodes.all()[old.pool].certificate
+        nodes.put(Membership((new.certificate,), mine))
+        with pytest.raises(Denied):
+            nodes.party(seen)
+
     def test_what_was_given_for_another(self) -> None:
         """A certificate that is not ours, or of another role, is not kept."""
         authority, key = Authority(), Ed25519PrivateKey.generate()
