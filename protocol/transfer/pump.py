@@ -5,19 +5,29 @@ there is something to move. What it moves, and how, is in `protocol/transfer/spl
 import os
 import select
 import threading
+import time
 from collections import deque
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from protocol.errors import Unavailable
 
 _TURN = 8  # steps that a transfer does before it is another's turn
+_BRIEFLY = 0.05  # seconds that a brief wait takes at most
+
+
+class Wait(NamedTuple):
+    """What has to happen before a transfer can go on."""
+
+    descriptor: int
+    mask: int  # as epoll has it
+    brief: bool = False  # it goes on soon, whether it has happened or not
 
 
 class Transfer(Protocol):
     """One body on its way."""
 
-    def step(self) -> tuple[int, int] | None:
-        """Move some bytes. What to wait for, as descriptor and mask, or None for more at once.
+    def step(self) -> Wait | None:
+        """Move some bytes. What to wait for, or None for more at once.
 
         Raises Unavailable where the source breaks off, OSError where the sink does.
         """
@@ -30,6 +40,12 @@ class Transfer(Protocol):
         """Let go of both ends, then say so."""
 
 
+class _Waiting(NamedTuple):
+    transfer: Transfer
+    descriptor: int
+    until: float  # on the clock of time.monotonic, where it is brief
+
+
 class _Turns:
     """Whose turn it is, and who waits for what."""
 
@@ -37,20 +53,37 @@ class _Turns:
         self.alive: set[Transfer] = set()
         self.ready: deque[Transfer] = deque()
         self._epoll = epoll
-        self._waiting: dict[int, Transfer] = {}  # descriptor -> who waits for it
+        self._waiting: dict[int, _Waiting] = {}  # by descriptor
         self._awaited: dict[Transfer, int] = {}
+        self._brief: deque[_Waiting] = deque()  # the first to be over first; some are over
 
     def begin(self, transfer: Transfer) -> None:
         """It joins."""
         self.alive.add(transfer)
         self.ready.append(transfer)
 
+    def patience(self) -> float:
+        """Seconds until somebody's turn comes by itself; -1: never."""
+        if self.ready:
+            return 0
+        while self._brief and not self._goes_on(self._brief[0]):
+            self._brief.popleft()
+        return max(0.0, self._brief[0].until - time.monotonic()) if self._brief else -1
+
     def wake(self, descriptor: int) -> None:
         """What somebody waited for has happened."""
-        transfer = self._waiting.pop(descriptor)
+        transfer = self._waiting.pop(descriptor).transfer
         del self._awaited[transfer]
         self._epoll.unregister(descriptor)
         self.ready.append(transfer)
+
+    def wake_late(self) -> None:
+        """Those who have waited long enough."""
+        now = time.monotonic()
+        while self._brief and self._brief[0].until <= now:
+            waiting = self._brief.popleft()
+            if self._goes_on(waiting):
+                self.wake(waiting.descriptor)
 
     def all(self) -> None:
         """A turn for everybody who is ready."""
@@ -79,12 +112,20 @@ class _Turns:
                 self.end(transfer, None)
                 return
             if wish := transfer.step():
-                descriptor, mask = wish
-                self._epoll.register(descriptor, mask)
-                self._waiting[descriptor] = transfer
-                self._awaited[transfer] = descriptor
+                self._await(transfer, wish)
                 return
         self.ready.append(transfer)
+
+    def _await(self, transfer: Transfer, wish: Wait) -> None:
+        self._epoll.register(wish.descriptor, wish.mask)
+        waiting = _Waiting(transfer, wish.descriptor, time.monotonic() + _BRIEFLY)
+        self._waiting[wish.descriptor] = waiting
+        self._awaited[transfer] = wish.descriptor
+        if wish.brief:
+            self._brief.append(waiting)
+
+    def _goes_on(self, waiting: _Waiting) -> bool:
+        return self._waiting.get(waiting.descriptor) is waiting
 
 
 class Pump:
@@ -119,11 +160,12 @@ class Pump:
             epoll.register(bell, select.EPOLLIN)
             turns = _Turns(epoll)
             while self._obey(turns):
-                for descriptor, _ in epoll.poll(0 if turns.ready else -1):
+                for descriptor, _ in epoll.poll(turns.patience()):
                     if descriptor == bell:
                         os.eventfd_read(bell)
                     else:
                         turns.wake(descriptor)
+                turns.wake_late()
                 turns.all()
 
     def _obey(self, turns: _Turns) -> bool:

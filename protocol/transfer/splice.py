@@ -22,7 +22,7 @@ from msgspec import Struct
 
 from protocol.errors import Unavailable
 from protocol.transfer.check import Check
-from protocol.transfer.pump import Pump
+from protocol.transfer.pump import Pump, Wait
 
 AVAILABLE = all(hasattr(os, name) for name in ("splice", "sendfile", "eventfd"))
 """Whether this system can do it: Linux can."""
@@ -96,8 +96,8 @@ class _Transfer:
         self._sink = self._own(os.dup(sink))
         self._source = self._own(os.dup(source.descriptor))
 
-    def step(self) -> tuple[int, int] | None:
-        """Move some bytes. What to wait for, as descriptor and mask, or None for more at once.
+    def step(self) -> Wait | None:
+        """Move some bytes. What to wait for, or None for more at once.
 
         Raises Unavailable where the source breaks off, OSError where the sink does.
         """
@@ -130,12 +130,12 @@ class _FromFile(_Transfer):
         super().__init__(source, *more)
         self._offset = source.offset or 0
 
-    def step(self) -> tuple[int, int] | None:
+    def step(self) -> Wait | None:
         """See _Transfer."""
         try:
             moved = os.sendfile(self._sink, self._source, self._offset, min(self._left, _PIPE))
         except BlockingIOError:
-            return self._sink, select.EPOLLOUT
+            return Wait(self._sink, select.EPOLLOUT)
         if not moved:
             raise self._broke_off("the file is shorter than it was")
         self._offset += moved
@@ -149,8 +149,9 @@ class _FromSocket(_Transfer):
     def __init__(self, source: Source, *more: Any) -> None:
         super().__init__(source, *more)
         self._batch = 0  # what the source is set to
+        self._flows = True  # something came since we last waited for it
 
-    def step(self) -> tuple[int, int] | None:
+    def step(self) -> Wait | None:
         """See _Transfer."""
         return self._drain() if self._piped else self._fill()
 
@@ -164,25 +165,31 @@ class _FromSocket(_Transfer):
         """Give of these to the sink. Raises OSError."""
         raise NotImplementedError
 
-    def _fill(self) -> tuple[int, int] | None:
+    def _fill(self) -> Wait | None:
         try:
             moved, self._piped = self._pull(self._left)
         except BlockingIOError:
-            self._wake_at(min(self._left, _BATCH))
-            return self._source, select.EPOLLIN
+            return self._wait()
         except OSError as error:
             raise self._broke_off(error) from error
         if not moved:
             raise self._broke_off("it was closed")
         self._left -= moved
+        self._flows = True
         return None
 
-    def _drain(self) -> tuple[int, int] | None:
+    def _drain(self) -> Wait | None:
         try:
             self._piped -= self._push()
         except BlockingIOError:
-            return self._sink, select.EPOLLOUT
+            return Wait(self._sink, select.EPOLLOUT)
         return None
+
+    def _wait(self) -> Wait:
+        """For a batch while bytes flow; a source may pause behind fewer, which are wanted too."""
+        flows, self._flows = self._flows, False
+        self._wake_at(min(self._left, _BATCH) if flows else 1)
+        return Wait(self._source, select.EPOLLIN, brief=flows)
 
     def _wake_at(self, count: int) -> None:
         """Be woken by so many bytes, or by the end: each waking costs more than moving a few."""

@@ -283,6 +283,28 @@ async def test_the_source_is_left_when_the_client_is_gone(sent, read):
         await pumped()
 
 
+@relaying
+async def test_a_few_bytes_arrive_before_a_pause():
+    """Of a source that pauses nothing is held back until there is more."""
+    few, read = 1000, asyncio.Event()
+
+    async def script(sender: Sender) -> None:
+        await sender.send(bytes(HALF))
+        await read.wait()
+        await sender.send(bytes(few))
+        await sender.stall()
+
+    async with relay_of(script, 2 * HALF) as url:
+        async with browser(url) as client:
+            await client.ask(PATH)
+            await client.reader.readexactly(HALF)
+            read.set()
+            async with asyncio.timeout(5):
+                await client.reader.readexactly(few)
+            client.writer.transport.abort()
+        await pumped()
+
+
 @pytest.mark.parametrize("politely", [True, False])
 @pytest.mark.parametrize("half", [HALF, 50_000], ids=["spliced", "copied"])
 @relaying
