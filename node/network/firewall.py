@@ -84,8 +84,10 @@ class _Family:
             return
         hooks = self._firewall.hooks
         chain = self._firewall.chain
-        missing = [hook.replace("-A", "-I", 1) for hook in hooks if hook not in seen]
-        self._restore([f":{chain} - [0:0]", *(f"-A {chain} {rule}" for rule in rules), *missing])
+        there = [line.replace("-A", "-D", 1) for line in seen if line in hooks]  # or twice
+        anew = [hook.replace("-A", "-I", 1) for hook in hooks]
+        contents = [f"-A {chain} {rule}" for rule in rules]
+        self._restore([f":{chain} - [0:0]", *contents, *there, *anew])
         seen = self._own()
         if not set(seen).issuperset(hooks) or len(seen) != 1 + len(hooks) + len(rules):
             raise Unguarded(f"{self._program} took the rules for builds and does not have them")
@@ -96,7 +98,7 @@ class _Family:
 
     def drop(self) -> None:
         chain, seen = self._firewall.chain, self._own()
-        hooks = [hook.replace("-A", "-D", 1) for hook in self._firewall.hooks if hook in seen]
+        hooks = [line.replace("-A", "-D", 1) for line in seen if line in self._firewall.hooks]
         if seen:
             self._restore([f":{chain} - [0:0]", *hooks, f"-X {chain}"])
         self._written = None

@@ -13,6 +13,7 @@ a pool is no such node, whatever it listens on for clients.
 import contextlib
 import logging
 import socket
+import threading
 from pathlib import Path
 
 from node.config import NodeSettings
@@ -61,6 +62,9 @@ class Outlet:
         self._lenient = policy == "auto" and alone
         self._interface = f"ip-{node[:_NAME]}"
         self._firewall = firewall or Firewall(self._interface, f"IMAGEPOOL-{node[:_NAME]}")
+        self._changing = (
+            threading.Lock()
+        )  # network and rules: two would both put there what is missing
 
     @property
     def bridge(self) -> str:
@@ -85,16 +89,17 @@ class Outlet:
         """What builds reach is as the setting says when this returns. Raises Unguarded,
         EngineError.
         """
-        if not self._guarded:
-            return
-        try:
-            self._guard()
-        except Unguarded as error:
-            if not self._lenient:
-                raise
-            log.warning("builds reach all that this machine does: %s", error)
-            self._guarded = False
-        self._lenient = False
+        with self._changing:
+            if not self._guarded:
+                return
+            try:
+                self._guard()
+            except Unguarded as error:
+                if not self._lenient:
+                    raise
+                log.warning("builds reach all that this machine does: %s", error)
+                self._guarded = False
+            self._lenient = False
 
     def _guard(self) -> None:
         # Rules first: they hold for the bridge from its first moment.
@@ -119,7 +124,7 @@ class Outlet:
     def let_go(self) -> None:
         """Take it away, unless a container goes on with it or the engine is away."""
         if self._guarded:
-            with contextlib.suppress(EngineError):
+            with self._changing, contextlib.suppress(EngineError):
                 if self._engine.remove_network(self.bridge):
                     self._firewall.drop()
 

@@ -4,7 +4,9 @@ cannot be done.
 
 import os
 import re
+import threading
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any
@@ -310,6 +312,25 @@ def test_the_rules_come_before_the_bridge(monkeypatch: pytest.MonkeyPatch) -> No
     assert way.problem() == ""
     way.let_go()
     assert engine.done == [*MADE, "remove imagepool-3fb0a1b2c3", "drop"]
+
+
+def test_rules_are_put_there_by_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two that find a rule missing would both put it there."""
+    inside = threading.Semaphore(1)
+
+    class Narrow(Wall):
+        def hold(self, rules: Sequence[str]) -> None:
+            assert inside.acquire(blocking=False)
+            go_on.wait(0.05)
+            inside.release()
+            super().hold(rules)
+
+    go_on, engine = threading.Event(), Engine()
+    monkeypatch.setattr(outlet, "_is_here", lambda interface: True)
+    way = Outlet(engine, NodeSettings(**LAN), NODE, Narrow(engine.done))
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(lambda _: way.hold(), range(4)))
+    assert engine.done == MADE * 4
 
 
 def test_what_a_container_uses_stays(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -256,8 +256,13 @@ class TestNetwork:
         assert said(node.do(meet)) == {"other": "refused"}
 
     def test_rules_come_back(self, site: Site, node: Node, image: str) -> None:
-        """Flushed by somebody, or the engine was restarted: the next build finds them there."""
-        for harm in ("iptables -t mangle -F", "iptables -t mangle -F PREROUTING", ""):
+        """Flushed or doubled by somebody, or the engine was restarted: the next build finds them
+        there.
+        """
+        again = re.findall(r"^-A (PREROUTING -i ip-\S+ .*)$", rules(site), re.MULTILINE)
+        assert again
+        doubled = [f"iptables -t mangle -I {rule}" for rule in again]
+        for harm in ("iptables -t mangle -F", "iptables -t mangle -F PREROUTING", *doubled, ""):
             if harm:
                 site.script(harm)
             else:
