@@ -18,7 +18,7 @@ from pathlib import Path
 import aiohttp
 
 from bench.measure import Column, Outcome, Sample, interleaved, typical
-from bench.pool import Two, token, two
+from bench.pool import Two, two
 from bench.processes import cpu_seconds, free_slot
 from protocol.model.build import Result, Stage, build_id
 from protocol.model.recipe import NoOutput, Recipe
@@ -26,15 +26,16 @@ from protocol.model.request import BuildRequest, Forward
 from protocol.ports.service import LOCAL, Caller, Role
 from protocol.program import identity
 from protocol.program.identity import KEY, key_of
-from protocol.program.joining import Applicant
 from protocol.remote.client import HttpService
 from protocol.remote.connecting import Secured
-from protocol.trust.certificates import NODE, SCHEDULER, server_name
+from protocol.trust.certificates import NODE, SCHEDULER, ask, server_name
 from protocol.trust.membership import Memberships
-from protocol.trust.token import read
+from scheduler.pool.authority import Authority
 
 AIM = 1.5
 """How many times the processor time a poll and a forward may take by TLS."""
+LIFE = 86400.0
+"""Seconds that the second scheduler's certificate is good for."""
 HOLD = 0.005
 """Seconds that a poll is held here."""
 POLLING = 3.0
@@ -151,7 +152,7 @@ async def _side(folder: Path, *, tls: bool) -> AsyncIterator[_Side]:
         building = await ending.enter_async_context(two(folder / "building", tls=tls))
         with identity.open_data(folder / "second"):
             me = Caller(owner="", role=Role.PROGRAM, program=identity.load(folder / "second").id)
-        proof = await _joined(folder / "second", building) if tls else None
+        proof = _admitted(folder / "second", folder / "building") if tls else None
         node = HttpService(building.called, caller=me, secured=proof)
         ending.push_async_callback(node.close)
         second = _Second(node, me)
@@ -159,11 +160,13 @@ async def _side(folder: Path, *, tls: bool) -> AsyncIterator[_Side]:
         yield _Side(polling, building, second)
 
 
-async def _joined(folder: Path, pool: Two) -> Secured:
-    """What a scheduler that joins the pool calls nodes with."""
+def _admitted(folder: Path, pool: Path) -> Secured:
+    """What a scheduler of that pool calls nodes with. By a join token none becomes one: it is
+    admitted where the authority lies. Blocking.
+    """
     memberships = Memberships(folder, folder / KEY)
-    applicant = Applicant(key_of(folder), SCHEDULER, "second")
-    joined = await applicant.join(pool.gate, read(await token(pool.scheduler.url)))
+    authority = Authority(pool / "scheduler", LIFE, time.time)
+    joined = authority.admit(ask(key_of(folder)), SCHEDULER)
     memberships.put(joined)
     return Secured(lambda: memberships.client(joined.pool), server_name(NODE, joined.pool))
 
