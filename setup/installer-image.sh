@@ -7,7 +7,7 @@
 image=$INSTALLER_IMAGE
 recipe="$top/config/installer-image"
 depends="$top/config/base-image"
-what="make the image $INSTALLER_IMAGE from Debian packages and import it into the engine (two to three minutes)"
+what="make the image $INSTALLER_IMAGE from Debian packages and import it into the engine (three minutes)"
 . "$here/recipe-image.sh"
 
 make_image "$@"

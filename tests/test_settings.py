@@ -2,6 +2,7 @@
 examples are the defaults.
 """
 
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -113,6 +114,26 @@ def test_a_wrong_setting_is_named_as_it_was_given(tmp_path) -> None:
     assert told(environment={"IMAGEPOOL_LISTEN": "x"}) == "IMAGEPOOL_LISTEN is 'x'"
     flags = {"slots": -3}
     assert told(file=file, environment={}, flags=flags).startswith("--slots: Expected")
+
+
+def test_os_versions_that_could_be_taken_for_each_other() -> None:
+    """By what people choose, or by the file's name."""
+    for other in ({"b": {"title": "A"}}, {"x/y": {"title": "B"}, "x_y": {"title": "C"}}):
+        image = {"base": {"kind": "image", "name": "os"}}
+        versions = {"a": {"title": "A", **image}, **{k: v | image for k, v in other.items()}}
+        given = {"IMAGEPOOL_TRAFFIC_OPS": json.dumps({"os_versions": versions})}
+        with pytest.raises(Invalid) as refused:
+            load(NodeSettings, "node", environment=given)
+        assert "2 have the" in refused.value.expected
+
+
+def test_name_servers_are_addresses() -> None:
+    """Shells read them on the machines that are installed."""
+    for text in ('bogus"; reboot; "', "ns.example", ""):
+        given = {"IMAGEPOOL_TRAFFIC_OPS": json.dumps({"name_servers": [text]})}
+        with pytest.raises(Invalid) as refused:
+            load(NodeSettings, "node", environment=given)
+        assert "name_servers" in refused.value.expected
 
 
 def test_a_familys_table() -> None:

@@ -14,7 +14,7 @@ from tornado.iostream import IOStream, SSLIOStream, StreamClosedError
 from protocol.api.base import Handler
 from protocol.api.parts import send_parts
 from protocol.errors import Unavailable
-from protocol.model.build import Artifact
+from protocol.model.build import Artifact, Build, Position
 from protocol.ports.service import ByteRange, ByteStream, OpenArtifact
 from protocol.transfer import splice
 from protocol.transfer.streams import NoBytes, PartedStream
@@ -113,6 +113,18 @@ def _headers(handler: Handler, opened: OpenArtifact, filename: str, *, partial: 
     if partial and opened.end is not None:
         size = "*" if opened.artifact.growing else opened.artifact.size
         handler.set_header("Content-Range", f"bytes {opened.start}-{opened.end - 1}/{size}")
+
+
+async def part_of_log(handler: Handler, build: Build, start: int, end: int) -> bytes:
+    """What the log of the build's newest attempt has there. Raises PoolError."""
+    if start >= end:
+        return b""
+    position = Position(build.attempt, start)
+    opened = await handler.service.open_log(handler.caller, build.id, position, limit=end - start)
+    try:
+        return b"".join([piece async for piece in opened.stream])
+    finally:
+        await opened.stream.close()
 
 
 async def pump(handler: Handler, stream: ByteStream) -> None:

@@ -12,7 +12,6 @@ from tornado.web import RequestHandler
 from protocol.api.access import Permission
 from protocol.api.callers import Callers
 from protocol.api.operation import Operation
-from protocol.api.traffic_ops.settings import TrafficOpsSettings
 from protocol.ports.service import BuildService
 
 ID = r"([0-9a-z]{1,64})"
@@ -20,9 +19,7 @@ ID = r"([0-9a-z]{1,64})"
 
 
 class ApiSettings(msgspec.Struct, frozen=True):
-    """What the API goes by; part of each program's settings. What a family goes by is a table of
-    its own.
-    """
+    """What the API goes by; part of each program's settings."""
 
     body_limit: int = 16 << 20  # bytes of a request's body
     body_pause: Annotated[float, Meta(gt=0)] = 60.0  # seconds that a body may stand still
@@ -44,7 +41,6 @@ class ApiSettings(msgspec.Struct, frozen=True):
     upload_limit: int = 64 << 30  # bytes of an upload, and of an artifact that others build on
     upload_keep: float = 86400.0  # seconds that uploads are kept after their last use
     redirects: tuple[str, ...] = ("*",)  # patterns of origins that /create may redirect to
-    traffic_ops: TrafficOpsSettings = TrafficOpsSettings()
 
 
 class Context(msgspec.Struct, frozen=True):

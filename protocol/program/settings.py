@@ -20,6 +20,7 @@ from msgspec import Meta
 
 from protocol import wire
 from protocol.api.route import ApiSettings
+from protocol.api.traffic_ops.settings import TrafficOpsSettings
 from protocol.errors import Invalid
 from protocol.model.networks import reach
 from protocol.model.urls import check_patterns
@@ -36,7 +37,7 @@ T = TypeVar("T", bound="ProgramSettings")
 
 
 class ProgramSettings(ApiSettings, frozen=True, forbid_unknown_fields=True):
-    """What node and scheduler have in common."""
+    """What node and scheduler have in common. What an API family goes by is a table of its own."""
 
     listen: str = "127.0.0.1:8080"  # HOST:PORT to serve on; port 0 picks one
     pool_listen: str = ""  # HOST:PORT for members of the pool, by TLS; empty: one port higher
@@ -66,6 +67,7 @@ class ProgramSettings(ApiSettings, frozen=True, forbid_unknown_fields=True):
     erase_every: Annotated[float, Meta(gt=0)] = 60.0  # seconds until no file has what was deleted
     cancel_every: Annotated[float, Meta(gt=0)] = 10.0  # seconds between looks at a cancel_url
     notice_networks: tuple[str, ...] = ("public", "private")  # words and networks: whom to notify
+    traffic_ops: TrafficOpsSettings = TrafficOpsSettings()
 
 
 def load(

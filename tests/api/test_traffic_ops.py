@@ -3,21 +3,26 @@
 What is made, and boots, is in tests/system/test_isos.py.
 """
 
+import asyncio
 import base64
 import hashlib
 import json
+from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 from tornado.httpclient import HTTPResponse
 from tornado.simple_httpclient import HTTPStreamClosedError
 
 from node.parts import Node
 from protocol.api.traffic_ops import recipe
 from protocol.api.traffic_ops.settings import TrafficOpsSettings
-from protocol.ports.service import LOCAL, Role
+from protocol.errors import Conflict, Unavailable
+from protocol.model.build import Build, Result, State
+from protocol.ports.service import LOCAL, OpenArtifact, Role
 
 pytestmark = pytest.mark.gen_test(timeout=60)
 
@@ -44,6 +49,8 @@ VERSIONS = {
     }
 }
 SIZE = 300_000
+NO_IP4 = ["1.3.3", "1::2", "0.0.0.0", "224.0.0.1", "127.0.0.1", "255.255.255.255", "x"]
+NO_IP6 = ["1.2.3.4", "::ffff:1.2.3.4", "::", "::1", "ff02::1", "1::3%eth0", "x"]
 
 
 @pytest.fixture
@@ -56,7 +63,12 @@ def node_settings(request: pytest.FixtureRequest) -> dict[str, Any]:
 @pytest.fixture(autouse=True)
 def script(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the dummy engine plays in place of the true command."""
-    plays(monkeypatch, f"warn making it\nbytes {SIZE}")
+    plays(monkeypatch, f"warn making it\n{made(SIZE)}")
+
+
+def made(size: int) -> str:
+    """An ISO of so many bytes, as a stream or where a kept one belongs."""
+    return f"bytes {size}\nfile /made/test.quest-centos72.iso {size}"
 
 
 def plays(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
@@ -208,18 +220,19 @@ async def test_one_problem(api: Api, changes: dict[str, Any], text: str) -> None
     [
         ("hostName", ['a"b', "a\nb", "a$b", "a`b", "a;b", "-a", "a..b", "ä", "a" * 64, 5, "a b"]),
         ("domainName", ["a/b", "../a", 'x"', "$(reboot)", "a\\b", ["a"]]),
-        ("rootPass", ["two\nlines", "nul\0", 12345, "x" * 257, "\ud800"]),
+        ("hostName", ["a." * 86 + "abc"]),
+        ("rootPass", ["two\nlines", "nul\0", 12345, "x" * 257]),
         ("dhcp", ["maybe", 2, [], "yes "]),
         ("stream", ["maybe", "yes\n", 2]),
         ("interfaceMtu", [-1, 100, 1e4, "1500.0", "much", 70000, True, []]),
         ("interfaceName", ["eth0;reboot", "a" * 16, "eth 0", '"', "../x", "$x", 1]),
-        ("disk", ["../sda", "sda;sdb", "/dev/sda", "sd a", "`x`", "sda,", '"', "x" * 65]),
-        ("ipAddress", ["1.3.3", "1.3.3.7/24", "1::2", "x", "1.3.3.256", "01.2.3.4", 7]),
+        ("disk", ["../sda", "sda;sdb", "/dev/sda", "sd a", "`x`", "sda,", '"', "x" * 65, "a/.."]),
+        ("ipAddress", [*NO_IP4, "1.3.3.7/24", "1.3.3.256", "01.2.3.4", 7]),
         ("ipNetmask", ["255.0.255.0", "0.0.0.255", "24", "x", "1::"]),
-        ("ipGateway", ["8.0.0", "8.0.0.8\n", "$x"]),
-        ("ip6Address", ["1.2.3.4", "1::3/129", "1::3/", "1::3%eth0", "x", "1::3/-1", "1::3/ 4"]),
-        ("ip6Gateway", ["8::8/64", "8.8.8.8", "fe80::1%eth0"]),
-        ("mgmtIpAddress", ["x", "10.0.0.1/x"]),
+        ("ipGateway", [*NO_IP4, "8.0.0.8\n", "$x"]),
+        ("ip6Address", [*NO_IP6, "1::3/129", "1::3/", "1::3/-1", "1::3/ 4"]),
+        ("ip6Gateway", [*NO_IP6, "8::8/64"]),
+        ("mgmtIpAddress", ["x", "10.0.0.1/x", "10.0.0.1/33", "::ffff:10.0.0.1"]),
         ("mgmtIpNetmask", ["x", "255.0.255.0"]),
         ("mgmtInterface", ["eth 0", '"']),
     ],
@@ -233,11 +246,26 @@ async def test_values_that_are_refused(api: Api, field: str, values: list[Any]) 
         assert any(text.startswith(field) for text in told), (value, told)
 
 
-@pytest.mark.parametrize("body", ["", "[]", "null", '"x"', "{", "[" * 5000, b"\xff"])
+@pytest.mark.parametrize(
+    "body", ["", "[]", "null", '"x"', "{", "[" * 5000, b"\xff", '{"rootPass": "\\ud800"}']
+)
 async def test_what_is_no_object(api: Api, body: Any) -> None:
     """An alert, like all else."""
     response = await api.call("POST", "/api/1.3/isos", body=body)
     assert (response.code, len(alerts(response))) == (400, 1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"ipAddress": 167772161}, "ipAddress is not valid: expected a string"),
+        ({"interfaceMtu": True}, "interfaceMtu is not valid: expected a whole number"),
+    ],
+)
+async def test_a_wrong_kind_of_value(api: Api, changes: dict[str, Any], text: str) -> None:
+    """Is one problem."""
+    (told,) = alerts(await api.isos(**changes))
+    assert told.startswith(text)
 
 
 async def test_what_is_passed_over(api: Api) -> None:
@@ -256,6 +284,7 @@ async def test_a_failure_before_the_first_byte(api: Api, monkeypatch: pytest.Mon
         assert response.code == 500
         (text,) = alerts(response)
         assert text.startswith("unable to generate ISO")
+        assert "ended with 3: there is no isolinux/isolinux.bin; see /api/v1/builds/" in text
 
 
 async def test_a_failure_after_the_first_byte(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -268,9 +297,102 @@ async def test_a_failure_after_the_first_byte(api: Api, monkeypatch: pytest.Monk
 async def test_the_same_name_again(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     """The last one made is what its URL leads to."""
     await api.isos()
-    plays(monkeypatch, "bytes 5000")
+    plays(monkeypatch, made(5000))
     await api.isos(ipAddress="1.3.3.8")
     assert len((await api.call("GET", "/iso/test.quest-centos72.iso")).body) == 5000
+
+
+async def test_a_stream_of_the_same_name(api: Api) -> None:
+    """It is kept nowhere, and leaves the URL of the one before as it is."""
+    await api.isos()
+    assert (await api.isos(stream="yes", ipAddress="1.3.3.8")).code == 200
+    assert len((await api.call("GET", "/iso/test.quest-centos72.iso")).body) == SIZE
+
+
+@pytest.mark.parametrize("stream", ["yes", "no"])
+async def test_a_client_that_hangs_up(
+    api: Api, node: Node, monkeypatch: pytest.MonkeyPatch, stream: str
+) -> None:
+    """Nobody waits for the ISO: the build is cancelled, and says so."""
+    plays(monkeypatch, "hang")
+    build = await left(api, node, stream)
+    assert build.result is Result.CANCELLED
+
+
+@pytest.mark.parametrize("error", [Unavailable("away"), Conflict("taken"), RuntimeError("a fault")])
+async def test_a_stream_that_cannot_be_opened(
+    api: Api, node: Node, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """The build does not wait for its reader until its time is over."""
+
+    async def refuses(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(node.service, "open_artifact", refuses)
+    response = await api.isos(stream="yes")
+    assert (response.code >= 400, len(alerts(response))) == (True, 1)
+    build = await one(node, State.STOPPED)
+    assert build.result is Result.CANCELLED
+
+
+class Breaking:
+    """A stream that ends before its end."""
+
+    def __init__(self) -> None:
+        self.closed = asyncio.Event()
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield b"some"
+        raise Unavailable("its node is gone")
+
+    async def close(self) -> None:
+        self.closed.set()
+
+
+async def test_a_node_that_is_gone(api: Api, node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The connection is cut; the build ends as it ends, and nobody cancelled it."""
+    stream, open_artifact = Breaking(), node.service.open_artifact
+
+    async def broken(*arguments: Any) -> OpenArtifact:
+        opened = await open_artifact(*arguments)
+        await opened.stream.close()
+        return replace(opened, stream=stream)
+
+    cancel = node.service.cancel
+    cancelled = []
+
+    async def noted(*arguments: Any, **options: Any) -> Build:
+        cancelled.append(arguments)
+        return await cancel(*arguments, **options)
+
+    monkeypatch.setattr(node.service, "open_artifact", broken)
+    monkeypatch.setattr(node.service, "cancel", noted)
+    with pytest.raises(HTTPStreamClosedError):
+        await api.isos(stream="yes")
+    await stream.closed.wait()
+    assert (await one(node, State.STOPPED)).result is Result.FAILED
+    assert not cancelled
+
+
+async def left(api: Api, node: Node, stream: str) -> Build:
+    """The build of a client that hung up while it ran, when it has ended."""
+    address = urlsplit(api.base)
+    _, writer = await asyncio.open_connection(address.hostname, address.port)
+    body = json.dumps({**EXAMPLE, "stream": stream}).encode()
+    head = f"Host: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
+    writer.write(b"POST /api/1.3/isos HTTP/1.1\r\n" + head.encode() + body)
+    await one(node, State.RUNNING)
+    writer.close()
+    return await one(node, State.STOPPED)
+
+
+async def one(node: Node, state: State) -> Build:
+    """The node's one build, when it has come to this."""
+    changes = await node.service.changes(LOCAL)
+    while not any(build.state is state for build in changes.builds):
+        changes = await node.service.changes(LOCAL, cursor=changes.cursor, wait=30)
+    (build,) = changes.builds
+    return build
 
 
 async def test_the_password_is_nowhere(api: Api, node: Node) -> None:
@@ -297,10 +419,10 @@ async def test_nobody(api: Api, node: Node) -> None:
     assert response.code == 401
 
 
-async def log_in(api: Api, name: str, password: str) -> HTTPResponse:
+async def log_in(api: Api, name: str, password: str, headers: Any = None) -> HTTPResponse:
     """As the document of Traffic Ops has it."""
     body = json.dumps({"u": name, "p": password})
-    return await api.call("POST", "/api/1.3/user/login", body=body)
+    return await api.call("POST", "/api/1.3/user/login", body=body, headers=headers)
 
 
 @pytest.mark.parametrize(
@@ -319,6 +441,7 @@ async def test_roles(api: Api, node: Node, role: Role, code: int) -> None:
     assert cookie.startswith("mojolicious=")
     for word in ("HttpOnly", "Path=/", "Max-Age=", "SameSite=Strict"):
         assert word in cookie
+    assert "Secure" not in cookie  # it would not come back over HTTP
     headers = {"Cookie": cookie.partition(";")[0]}
     assert (await api.call("GET", "/api/1.3/osversions", headers=headers)).code == 200
     made = await api.isos(headers=headers)
@@ -350,6 +473,57 @@ async def test_a_page_of_another_origin(api: Api, node: Node) -> None:
     cookie = response.headers["Set-Cookie"].partition(";")[0]
     headers = {"Cookie": cookie, "Origin": "http://evil.example"}
     assert (await api.isos(headers=headers)).code == 403
+    assert (await log_in(api, "root", "correct horse battery", headers=headers)).code == 403
+
+
+BEHIND = {"public_url": "https://isos.example"}
+
+
+@pytest.mark.parametrize("node_settings", [BEHIND], indirect=True)
+async def test_a_page_behind_a_proxy(api: Api, node: Node) -> None:
+    """May use the cookie of its own origin, which goes by TLS only."""
+    await node.people.accounts.put_user("root", Role.ADMIN, "correct horse battery")
+    own = {"Origin": "https://isos.example"}
+    response = await log_in(api, "root", "correct horse battery", headers=own)
+    assert response.code == 200
+    assert "Secure" in response.headers["Set-Cookie"]
+    cookie = response.headers["Set-Cookie"].partition(";")[0]
+    assert (await api.isos(headers={**own, "Cookie": cookie})).code == 200
+
+
+async def test_logging_out(api: Api, node: Node) -> None:
+    """The cookie proves nothing any more; it is none either for who has none."""
+    await node.people.accounts.put_user("root", Role.ADMIN, "correct horse battery")
+    response = await log_in(api, "root", "correct horse battery")
+    headers = {"Cookie": response.headers["Set-Cookie"].partition(";")[0]}
+    for sent in (headers, headers, {}):
+        response = await api.call("POST", "/api/1.3/user/logout", body="", headers=sent)
+        assert response.code == 200
+    assert (await api.isos(headers=headers)).code == 401
+
+
+async def test_a_token_is_no_cookie(api: Api, node: Node) -> None:
+    """What programs have stays out of browsers."""
+    token, _ = await node.people.accounts.make_token("root", Role.ADMIN)
+    assert (await api.isos(headers={"Cookie": f"mojolicious={token}"})).code == 401
+
+
+async def test_the_session_before(api: Api, node: Node) -> None:
+    """Ends with a new one."""
+    await node.people.accounts.put_user("root", Role.ADMIN, "correct horse battery")
+    response = await log_in(api, "root", "correct horse battery")
+    headers = {"Cookie": response.headers["Set-Cookie"].partition(";")[0]}
+    await log_in(api, "root", "correct horse battery", headers=headers)
+    assert (await api.isos(headers=headers)).code == 401
+
+
+@pytest.mark.parametrize("node_settings", [{"images": ("other/*",)}], indirect=True)
+async def test_what_the_operator_does_not_allow(api: Api, node: Node) -> None:
+    """Says so: it is not for the role of who asks."""
+    assert node.settings.images == ("other/*",)
+    response = await api.isos()
+    assert response.code == 403
+    assert "os/centos72" in alerts(response)[0]
 
 
 async def test_another_ones_iso(api: Api, node: Node) -> None:

@@ -1,12 +1,17 @@
 """`ks_scripts/*.cfg`, to the byte."""
 
+import re
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
-from protocol.api.traffic_ops import files
+from protocol.api.traffic_ops import files, wanted
+from protocol.api.traffic_ops.recipe import LABEL, to_order
+from protocol.api.traffic_ops.settings import OsVersion, TrafficOpsSettings
 from protocol.api.traffic_ops.wanted import Wanted
+from protocol.model.recipe import ImageBase
+from protocol.model.request import Needs, Order
 
 SERVERS = ("8.8.8.8", "1.1.1.1")
 WANTED = Wanted(
@@ -70,8 +75,8 @@ def test_no_bond(name: str) -> None:
 
 def test_dhcp() -> None:
     """Nothing is said of addresses."""
-    wanted = Wanted("d", "a", "b", "p", dhcp=True, mtu=9000, interface="eth0")
-    assert files.network(wanted, ()) == (
+    asked = Wanted("d", "a", "b", "p", dhcp=True, mtu=9000, interface="eth0")
+    assert files.network(asked, ()) == (
         'IPADDR=""\nNETMASK=""\nGATEWAY=""\nDEVICE="eth0"\nMTU="9000"\nNAMESERVER=""\n'
         'HOSTNAME="a.b"\nNETWORKING_IPV6="yes"\nIPV6ADDR=""\nIPV6_DEFAULTGW=""\nDHCP="yes"'
     )
@@ -82,10 +87,10 @@ def test_management() -> None:
     assert files.management(WANTED) == 'IPADDR=""\nNETMASK=""\nGATEWAY=""\nDEVICE=""'
     given = {"mgmt_netmask": "255.255.255.0", "mgmt_gateway": "10.0.0.1", "mgmt_interface": "eth1"}
     rest = 'NETMASK="255.255.255.0"\nGATEWAY="10.0.0.1"\nDEVICE="eth1"'
-    wanted = changed(mgmt_address="10.0.0.2", **given)
-    assert files.management(wanted) == f'IPADDR="10.0.0.2"\n{rest}'
-    wanted = changed(mgmt_address="beef::1", **given)
-    assert files.management(wanted) == f'IPV6ADDR="beef::1"\n{rest}'
+    asked = changed(mgmt_address="10.0.0.2", **given)
+    assert files.management(asked) == f'IPADDR="10.0.0.2"\n{rest}'
+    asked = changed(mgmt_address="beef::1", **given)
+    assert files.management(asked) == f'IPV6ADDR="beef::1"\n{rest}'
 
 
 def test_disk() -> None:
@@ -104,21 +109,117 @@ def test_disk() -> None:
 )
 def test_the_password(text: str, hashed: str) -> None:
     """The original's vectors."""
-    assert files.password(text, "salt") == f"rootpw --iscrypted {hashed}\n"
+    assert files.hashed(text, "salt") == hashed
+    assert files.password(hashed) == f"rootpw --iscrypted {hashed}\n"
 
 
 def test_a_passwords_salt() -> None:
     """Of eight characters, another one each time."""
-    first, second = files.password("twelve"), files.password("twelve")
+    first, second = files.hashed("twelve"), files.hashed("twelve")
     assert first != second
     assert len(first.split("$")[2]) == len(second.split("$")[2]) == 8
 
 
 def test_name_servers() -> None:
-    """In the file's order; comments and what is no address are passed over."""
+    """In the file's order; comments, what is no address, and our own resolver are passed over."""
     text = (
         "# nameserver 9.9.9.9\nnameserver 8.8.8.8 # this\nsearch example.org\n"
         "nameserver example\nnameserver 1::1\nnameserver fe80::1%eth0\n nameserver 1.1.1.1;x\n"
-        "nameserver\n"
+        "nameserver\nnameserver 127.0.0.53\nnameserver ::1\n"
     )
     assert files.name_servers(text) == ("8.8.8.8", "1::1", "1.1.1.1")
+
+
+EXAMPLE = {
+    "osversionDir": "centos72",
+    "hostName": "test",
+    "domainName": "quest",
+    "rootPass": "twelve",
+    "dhcp": "no",
+    "interfaceMtu": 1500,
+    "ipAddress": "1.3.3.7",
+    "ipNetmask": "255.255.255.0",
+    "ipGateway": "8.0.0.8",
+    "ip6Address": "1::3:3:7/48",
+    "ip6Gateway": "8::8",
+    "interfaceName": "eth0",
+    "disk": "hda",
+}
+NETWORK = """IPADDR="1.3.3.7"
+NETMASK="255.255.255.0"
+GATEWAY="8.0.0.8"
+DEVICE="eth0"
+MTU="1500"
+NAMESERVER="9.9.9.9"
+HOSTNAME="test.quest"
+NETWORKING_IPV6="yes"
+IPV6ADDR="1::3:3:7/48"
+IPV6_DEFAULTGW="8::8"
+DHCP="no\""""
+NONE = 'IPADDR=""\nNETMASK=""\nGATEWAY=""\nDEVICE=""'
+EMPTY = {"IPADDR": "", "NETMASK": "", "GATEWAY": "", "IPV6ADDR": "", "IPV6_DEFAULTGW": ""}
+
+
+def order(**changes: Any) -> Order:
+    """The build of a request."""
+    own = TrafficOpsSettings(
+        {"centos72": OsVersion("CentOS 7.2", ImageBase("os/centos72"), labels=("isos",))},
+        keep=60,
+        time_limit=90,
+    )
+    read = wanted.read({**EXAMPLE, **changes}, own.os_versions)
+    assert isinstance(read, Wanted), read
+    return to_order(read, own, ["9.9.9.9"])
+
+
+def written(**changes: Any) -> dict[str, str]:
+    """The files that a request leads to."""
+    inputs = order(**changes).recipe.inputs
+    return {one.name.removeprefix("ks_scripts/"): one.content.text for one in inputs}
+
+
+def with_values(text: str, values: dict[str, str]) -> str:
+    """The file, with these."""
+    for name, value in values.items():
+        text = re.sub(rf'^{name}=".*"$', f'{name}="{value}"', text, flags=re.MULTILINE)
+    return text
+
+
+@pytest.mark.parametrize(
+    ("changes", "network", "management", "disk"),
+    [
+        ({}, {}, NONE, "hda"),
+        ({"disk": None, "interfaceName": None}, {"DEVICE": ""}, NONE, ""),
+        ({"dhcp": "YES"}, {**EMPTY, "DHCP": "yes"}, NONE, "hda"),
+        ({"interfaceMtu": "9000", "disk": "sda,sdb"}, {"MTU": "9000"}, NONE, "sda,sdb"),
+        (
+            {
+                "mgmtIpAddress": "10.0.0.2/24",
+                "mgmtIpNetmask": "255.0.0.0",
+                "mgmtIpGateway": "10.0.0.1",
+                "mgmtInterface": "eth1",
+            },
+            {},
+            'IPADDR="10.0.0.2"\nNETMASK="255.0.0.0"\nGATEWAY="10.0.0.1"\nDEVICE="eth1"',
+            "hda",
+        ),
+    ],
+)
+def test_from_request_to_files(
+    changes: dict[str, Any], network: dict[str, str], management: str, disk: str
+) -> None:
+    """Each value where it belongs, and nowhere else."""
+    assert written(**changes) == {
+        "network.cfg": with_values(NETWORK, network),
+        "mgmt_network.cfg": management,
+        "disk.cfg": f'boot_drives="{disk}"',
+    }
+
+
+def test_how_it_is_built() -> None:
+    """Without a network, and within the operator's limits; a name for it where it is kept."""
+    guidance = order().guidance
+    assert guidance.needs == Needs(labels=("isos",), network=False, time_limit=90)
+    assert guidance.keep == 60
+    assert guidance.labels == {LABEL: "test.quest-centos72.iso"}
+    assert not order(stream="yes").guidance.labels

@@ -14,7 +14,7 @@ import pytest
 from protocol import wire
 from protocol.api.image_creator.specification import Specification, to_request
 from protocol.api.traffic_ops.recipe import to_order
-from protocol.api.traffic_ops.settings import OsVersion
+from protocol.api.traffic_ops.settings import OsVersion, TrafficOpsSettings
 from protocol.api.traffic_ops.wanted import Wanted, read
 from protocol.errors import Invalid
 from protocol.model.checks import check_request, check_secrets
@@ -319,16 +319,16 @@ ISOS = """{
 def traffic_ops(**changes: Any) -> Order:
     """As the family does it, for an OS version in an image."""
     versions = {"centos72": OsVersion("CentOS 7.2", ImageBase("tools/mkisofs:1"))}
-    wanted = read(json.dumps(json.loads(ISOS) | changes).encode(), versions)
+    wanted = read(json.loads(ISOS) | changes, versions)
     assert isinstance(wanted, Wanted), wanted
-    return to_order(wanted, versions["centos72"], ["8.8.8.8"], keep=7 * 86400.0)
+    return to_order(wanted, TrafficOpsSettings(versions), ["8.8.8.8"])
 
 
 def test_traffic_ops_isos() -> None:
     """`POST /api/1.3/isos` without a stream: a file under the documented name."""
     order = holds(traffic_ops())
-    assert order.recipe.output == StreamOutput("test.quest-centos72.iso")
-    assert order.request.secrets == ("password.cfg",)
+    assert order.recipe.output == PathsOutput(("/made/test.quest-centos72.iso",))
+    assert order.request.secrets == ("password-hash", "password.cfg")
     assert "twelve" not in str(order)
 
 

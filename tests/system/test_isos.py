@@ -76,6 +76,12 @@ class Client:
         async with self._session.post(url, json={**MACHINE, **changes}) as answer:
             yield answer
 
+    async def add_user(self, name: str, password: str) -> None:
+        """An operator."""
+        user = {"role": "operator", "password": password}
+        async with self._session.put(f"{self.url}/api/v1/users/{name}", json=user) as answer:
+            assert answer.status < 300, await answer.text()
+
     async def iso(self, to: Path, **changes: Any) -> tuple[float, float]:
         """Save the ISO; seconds until its first byte, and until its last."""
         begun = time.monotonic()
@@ -269,12 +275,13 @@ async def test_isolinux_by_our_own_tools(tmp_path: Path, images: None) -> None:
 
 
 async def test_the_documents_request(tmp_path: Path) -> None:
-    """docs/traffic-ops.md: its line, typed as it stands."""
+    """docs/traffic-ops.md: its lines, typed as they stand by a user of that name."""
     text = (Path(__file__).parents[2] / "docs" / "traffic-ops.md").read_text()
-    (line,) = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
+    (lines,) = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
     async with a_client(tmp_path) as client:
+        await client.add_user("ann", "correct horse battery")
         typed = await asyncio.create_subprocess_exec(
-            "sh", "-ec", line, cwd=tmp_path, env={**os.environ, "URL": client.url}
+            "sh", "-ec", lines, cwd=tmp_path, env={**os.environ, "URL": client.url}
         )
         assert await typed.wait() == 0
     assert (unpacked(tmp_path / "edge01.iso", "/ks_scripts", tmp_path / "ks") / "disk.cfg").exists()
@@ -287,16 +294,21 @@ async def test_what_fails(tmp_path: Path, images: None) -> None:
     bases = {
         "none": an_os(**KS),
         "breaks": an_os(**{"bin/mkisofs": broken, **loader}),
-        "bad": an_os(**{"os/generate": File(b"#!/bin/sh\nexit 4\n"), **KS}),
+        "bad": an_os(**{"os/generate": File(b"#!/bin/sh\necho no licence\nexit 4\n"), **KS}),
+    }
+    ended = "the command 'make the ISO' ended with"
+    told = {
+        "none": f"{ended} 1: make the ISO: there is no isolinux/isolinux.bin in /os;",
+        "bad": f"{ended} 4: no licence;",
     }
     async with a_client(tmp_path, **bases) as client:
-        for name in ("none", "bad"):
+        for name, said in told.items():
             for stream in ("yes", "no"):
                 async with client.asked(osversionDir=name, stream=stream) as answer:
                     assert answer.status == 500
                     (alert,) = (await answer.json())["alerts"]
                     assert alert["level"] == "error"
-                    assert "unable to generate ISO" in alert["text"]
+                    assert f"unable to generate ISO: {said}" in alert["text"]
         async with client.asked(osversionDir="breaks") as answer:
             assert answer.status == 200
             with pytest.raises(aiohttp.ClientPayloadError):
@@ -339,7 +351,9 @@ async def test_it_boots(tmp_path: Path, figures: Figures) -> None:
 
 
 async def test_it_installs_itself(tmp_path: Path, figures: Figures) -> None:
-    """Onto the disk that was named, where it finds it; and that disk boots alone."""
+    """Onto the disk that was named, where it finds it; and that disk boots alone. By UEFI, the disk
+    by BIOS too.
+    """
     iso, disk = tmp_path / "made.iso", tmp_path / "disk"
     async with a_client(tmp_path) as client:
         await client.iso(iso)
@@ -347,6 +361,7 @@ async def test_it_installs_itself(tmp_path: Path, figures: Figures) -> None:
         file.truncate(4 << 30)
     await asyncio.to_thread(installs, iso, disk, figures)
     await asyncio.to_thread(boots_alone, disk, figures)
+    await asyncio.to_thread(boots_by_bios, disk)
 
 
 def reports(iso: Path, figures: Figures) -> None:
@@ -369,7 +384,7 @@ def reports(iso: Path, figures: Figures) -> None:
 
 def installs(iso: Path, disk: Path, figures: Figures) -> None:
     """The live system, up to the end of the installation."""
-    with boot(iso, cards=2, disk=disk) as machine:
+    with boot(iso, firmware="uefi", cards=2, disk=disk) as machine:
         machine.wait_for("imagepool: installing on /dev/vda", timeout=PATIENCE)
         begun = machine.age()
         machine.wait_for("imagepool: installed on /dev/vda; switching off", timeout=PATIENCE)
@@ -380,7 +395,7 @@ def installs(iso: Path, disk: Path, figures: Figures) -> None:
 
 def boots_alone(disk: Path, figures: Figures) -> None:
     """The installed system, and who may log in."""
-    with boot(disk, medium="disk", cards=2, writable=True) as machine:
+    with boot(disk, firmware="uefi", medium="disk", cards=2, writable=True) as machine:
         logged_in(machine)
         figures(f"an installed disk: logged in after {machine.age():.0f} s")
         machine.type("echo at $(findmnt -no SOURCE,FSTYPE /) $(hostname)")
@@ -391,3 +406,9 @@ def boots_alone(disk: Path, figures: Figures) -> None:
         )
         machine.wait_for(r"bond0 .* 10\.0\.2\.50/24 fd00:50::10/64", timeout=PATIENCE)
         machine.wait_for("eth0 eth1", timeout=PATIENCE)
+
+
+def boots_by_bios(disk: Path) -> None:
+    """As far as the login."""
+    with boot(disk, medium="disk", cards=2, writable=True) as machine:
+        asked_for_a_name(machine)

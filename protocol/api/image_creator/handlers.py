@@ -16,13 +16,13 @@ from protocol import wire
 from protocol.api import access
 from protocol.api.access import Permission
 from protocol.api.base import Handler
-from protocol.api.content import send_artifact
+from protocol.api.content import part_of_log, send_artifact
 from protocol.api.counts import check_counts
 from protocol.api.image_creator.specification import Specification, redirect_to, to_request
 from protocol.api.reading import FORM
 from protocol.api.route import ID, Route
 from protocol.errors import Invalid, NotFound, PoolError, Unsupported
-from protocol.model.build import Build, CommandStatus, Position, State, build_id
+from protocol.model.build import Build, CommandStatus, State, build_id
 from protocol.model.messages import Forwarded
 from protocol.model.urls import check_redirect
 
@@ -202,20 +202,10 @@ class BuildStatus(Family):
             where = self.url(f"/api/v1/builds/{build.id}/log")
             head = f"[imagepool: the last {limit} of {size} bytes; the whole log is at {where}]\n"
         try:
-            data = await self._part_of_log(build, end - min(size, limit), end)
+            data = await part_of_log(self, build, end - min(size, limit), end)
         except PoolError as error:
             return f"[imagepool: the log is out of reach: {error.detail}]\n"
         return head + data.decode(errors="replace")
-
-    async def _part_of_log(self, build: Build, start: int, end: int) -> bytes:
-        if start >= end:
-            return b""
-        position = Position(build.attempt, start)
-        opened = await self.service.open_log(self.caller, build.id, position, limit=end - start)
-        try:
-            return b"".join([piece async for piece in opened.stream])
-        finally:
-            await opened.stream.close()
 
 
 class Download(Family):

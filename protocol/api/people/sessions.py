@@ -1,17 +1,12 @@
 """Who somebody is, and how a browser learns to be somebody: `/api/v1/whoami`, `/api/v1/session`."""
 
-import contextlib
-
 from protocol.api.access import Permission
 from protocol.api.callers import csrf_token
+from protocol.api.log_in import log_in
 from protocol.api.operation import OWNER, Answer, Operation, answered, done
-from protocol.api.password import checked
 from protocol.api.people.base import PeopleHandler
 from protocol.api.route import Route
-from protocol.errors import Denied
 from protocol.model.people import LogIn, WhoAmI
-from protocol.ports.service import Caller
-from protocol.trust.accounts import SESSION
 
 
 class Self(PeopleHandler):
@@ -33,26 +28,10 @@ class Session(PeopleHandler):
     async def post(self) -> None:
         """Begin: a cookie for whoever gives the right password. The one before is over."""
         given = self.decoded(LogIn)
-        before = self.people.callers.session_of(self.request)
-        user = await checked(self.people, self.request, given.name, given.password)
-        accounts = self.people.accounts
-        text = await accounts.begin_session(user)
-        if before is not None:
-            with contextlib.suppress(Denied):  # it ended meanwhile
-                await accounts.end_session(before[0])
-        secure = self.request.protocol == "https" or self.limits.public_url.startswith("https:")
-        self.set_cookie(
-            accounts.cookie,
-            text,
-            path="/",
-            httponly=True,
-            samesite="Strict",
-            secure=secure,
-            max_age=int(SESSION),
-        )
-        token = accounts.token(text).id
-        self.caller = Caller(owner=user.name, role=user.role, token=token)  # who did it
-        self.reply(WhoAmI(user.name, user.role.value, token=token, csrf=csrf_token(text)))
+        cookie = self.people.accounts.cookie
+        text = await log_in(self, self.people, given.name, given.password, cookie=cookie)
+        you = self.caller
+        self.reply(WhoAmI(you.owner, you.role.value, token=you.token, csrf=csrf_token(text)))
 
     async def delete(self) -> None:
         """End: the cookie proves nothing any more. For who has none it is so already."""

@@ -52,14 +52,22 @@ def disk(wanted: Wanted) -> str:
     return _text({"boot_drives": wanted.disk})
 
 
-def password(text: str, salt: str | None = None) -> str:
-    """`password.cfg`, with a salt of its own unless one is given: as kickstart has it, by MD5."""
+def password(hashed: str) -> str:
+    """`password.cfg`."""
+    return f"rootpw --iscrypted {hashed}\n"
+
+
+def hashed(text: str, salt: str | None = None) -> str:
+    """A password as kickstart has it: by MD5, with a salt of its own unless one is given."""
     hasher = md5_crypt.using(salt=salt) if salt is not None else md5_crypt
-    return f"rootpw --iscrypted {hasher.hash(text)}\n"
+    made: str = hasher.hash(text)
+    return made
 
 
 def name_servers(resolv_conf: str) -> tuple[str, ...]:
-    """The addresses in a `resolv.conf`, in its order; what is none is passed over."""
+    """The addresses in a `resolv.conf`, in its order; what is none that another machine can ask is
+    passed over.
+    """
     found = []
     for line in resolv_conf.splitlines():
         words = re.split(r"[#;]", line)[0].split()
@@ -70,10 +78,9 @@ def name_servers(resolv_conf: str) -> tuple[str, ...]:
 
 def _is_address(text: str) -> bool:
     try:
-        ipaddress.ip_address(text)
+        return not ipaddress.ip_address(text).is_loopback and "%" not in text
     except ValueError:
         return False
-    return "%" not in text
 
 
 def _text(options: dict[str, str]) -> str:

@@ -1,10 +1,11 @@
 """The Traffic Ops family: `POST /api/1.x/isos`, `GET /api/1.x/osversions`, `POST
-/api/1.x/user/login`, and `GET /iso/NAME`, where an `isoURL` leads.
+/api/1.x/user/login` and `/user/logout`, and `GET /iso/NAME`, where an `isoURL` leads.
 """
 
 import base64
 import hashlib
 from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,19 +16,19 @@ from tornado.iostream import StreamClosedError
 from protocol import wire
 from protocol.api.access import Permission
 from protocol.api.base import Handler
-from protocol.api.content import pump, send_artifact
-from protocol.api.password import checked
+from protocol.api.callers import is_foreign
+from protocol.api.content import cut, part_of_log, pump, send_artifact
+from protocol.api.log_in import log_in
 from protocol.api.people_port import PeoplePort
 from protocol.api.route import Route
 from protocol.api.traffic_ops import files
-from protocol.api.traffic_ops.recipe import LABEL, to_order
+from protocol.api.traffic_ops.recipe import COMMAND, LABEL, to_order
 from protocol.api.traffic_ops.settings import TrafficOpsSettings
 from protocol.api.traffic_ops.wanted import Wanted, read
 from protocol.errors import Denied, NotFound, PoolError, Unauthenticated, Unavailable
 from protocol.model.build import Build, Result, State
 from protocol.model.messages import BuildQuery
 from protocol.ports.service import Caller
-from protocol.trust.accounts import SESSION
 
 COOKIE = "mojolicious"
 """Who logged in by this family is known by it."""
@@ -36,10 +37,9 @@ RESOLV_CONF = Path("/etc/resolv.conf")
 VERSION = r"(1\.[1-5]|2\.0|3\.[01]|4\.[01])"
 """Those of Traffic Ops, in a path."""
 _MADE = "Generate ISO was successful."
-_TEXTS: dict[type[PoolError], str] = {
-    Unauthenticated: "Unauthorized, please log in.",
-    Denied: "Forbidden",
-}
+_LAST = 1024  # bytes of a failed build's log that are looked at for its last line
+_LOG_IN = "Unauthorized, please log in."
+_FORBIDDEN = "Forbidden"
 
 
 class LogIn(Struct, frozen=True):
@@ -67,8 +67,10 @@ class Family(Handler):
 
     @property
     def own(self) -> TrafficOpsSettings:
-        """What the operator set for this family."""
-        return self.limits.traffic_ops
+        """What the operator set for this family: a table of each program's settings."""
+        settings: Any = self.limits
+        table: TrafficOpsSettings = settings.traffic_ops
+        return table
 
     @property
     def people(self) -> PeoplePort:
@@ -81,11 +83,22 @@ class Family(Handler):
         cookie = self.request.cookies.get(COOKIE)
         if cookie is None or "Authorization" in self.request.headers:
             return super().who_asks()
+        self.check_own_page()
         return self.people.callers.by_session(self.request, cookie.value)
 
+    def check_own_page(self) -> None:
+        """Raises Denied where a page of another origin asks, which may not use the cookie."""
+        if is_foreign(self.request, self.limits.public_url):
+            raise Denied("pages of other origins may not use this cookie", field="Origin")
+
     def render_error(self, status: int, error: PoolError) -> None:
-        """An alert."""
-        self.alerts(status, "error", [_TEXTS.get(type(error), error.detail)])
+        """An alert, in the original's words where it had some."""
+        text = error.detail
+        if isinstance(error, Unauthenticated):
+            text = _LOG_IN
+        elif isinstance(error, Denied) and not error.field:  # for the role of who asks
+            text = _FORBIDDEN
+        self.alerts(status, "error", [text])
 
     def alerts(self, status: int, level: str, texts: Iterable[str], response: Any = None) -> None:
         """End the request with these, and with a response where there is one."""
@@ -110,26 +123,27 @@ class Login(Family):
 
     async def post(self, _version: str) -> None:
         """A cookie for the right password."""
+        self.check_own_page()
         given = self.decoded(LogIn)
         try:
-            user = await checked(self.people, self.request, given.u, given.p)
+            await log_in(self, self.people, given.u, given.p, cookie=COOKIE)
         except Unauthenticated:
             self.alerts(401, "error", ["Invalid username or password."])
             return
-        text = await self.people.accounts.begin_session(user)
-        secure = self.request.protocol == "https" or self.limits.public_url.startswith("https:")
-        self.set_cookie(
-            COOKIE,
-            text,
-            path="/",
-            httponly=True,
-            samesite="Strict",
-            secure=secure,
-            max_age=int(SESSION),
-        )
-        token = self.people.accounts.token(text).id
-        self.caller = Caller(owner=user.name, role=user.role, token=token)  # who did it
         self.alerts(200, "success", ["Successfully logged in."])
+
+
+class Logout(Family):
+    """Being nobody again."""
+
+    async def post(self, _version: str) -> None:
+        """End the session; for who has none it is over already."""
+        cookie = self.request.cookies.get(COOKIE)
+        if cookie is not None:
+            with suppress(Denied):
+                await self.people.accounts.end_session(cookie.value)
+        self.clear_cookie(COOKIE, path="/", samesite="Strict")
+        self.alerts(200, "success", ["You are logged out."])
 
 
 class OsVersions(Family):
@@ -146,7 +160,8 @@ class Isos(Family):
 
     async def post(self, version: str) -> None:
         """Build it, and send it while it is made, or say where it can be had."""
-        wanted = read(self.whole_body(), self.own.os_versions)
+        given = self.read(self.whole_body(), dict[str, Any])
+        wanted = read(given, self.own.os_versions)
         if not isinstance(wanted, Wanted):
             self.alerts(400, "error", wanted)
             return
@@ -154,50 +169,51 @@ class Isos(Family):
             wanted = replace(wanted, stream=True)
         self.url("")  # a Host header that names no host is refused before anything is started
         build = await self._begun(wanted)
-        try:
-            if wanted.stream:
-                await self._stream(build, wanted.iso)
-            else:
-                await self._link(build, wanted.iso)
-        except StreamClosedError:  # nobody waits for it any more
-            await self.service.cancel(self.caller, build.id)
-            raise
+        async with AsyncExitStack() as opened:  # closed after the cancel: nobody's fault but ours
+            try:
+                if wanted.stream:
+                    await self._stream(build, wanted.iso, opened)
+                else:
+                    await self._link(build, wanted.iso)
+            except _Broken as error:  # the build's end says why
+                cut(self)
+                raise StreamClosedError(error) from error
+            except BaseException:  # nobody gets it any more
+                with suppress(PoolError):
+                    await self.service.cancel(self.caller, build.id)
+                raise
 
     async def _begun(self, wanted: Wanted) -> Build:
-        servers = self.own.name_servers or _own_name_servers()
-        version = self.own.os_versions[wanted.directory]
-        order = to_order(wanted, version, servers, keep=self.own.keep)
+        order = to_order(wanted, self.own, self.own.name_servers or _own_name_servers())
         return await self.service.submit(self.caller, order.request, secrets=order.secrets)
 
     async def _link(self, build: Build, name: str) -> None:
         ended = await self._until(build, lambda _: False)
         if ended.result is not Result.SUCCEEDED:
-            raise _failed(ended)
+            raise await self._failed(ended)
         response = {"isoURL": self.url(f"/iso/{name}"), "isoName": name}
         self.alerts(200, "success", [_MADE], response)
 
-    async def _stream(self, build: Build, name: str) -> None:
+    async def _stream(self, build: Build, name: str, stack: AsyncExitStack) -> None:
         """The head goes out with the first byte: until then a failure can be told."""
         begun = await self._until(build, lambda build: bool(build.artifacts))
         if not begun.artifacts:
-            raise _failed(begun)
+            raise await self._failed(begun)
         opened = await self.service.open_artifact(self.caller, build.id, name)
-        try:
-            pieces = aiter(opened.stream)
-            first = await self._first(pieces, build)
-            self.set_header("Content-Type", "application/octet-stream")
-            self.set_header("Content-Disposition", f'attachment; filename="{name}"')
-            await pump(self, _Begun(first, pieces))
-            self.finish()
-        finally:
-            await opened.stream.close()
+        stack.push_async_callback(opened.stream.close)
+        pieces = aiter(opened.stream)
+        first = await self._first(pieces, build)
+        self.set_header("Content-Type", "application/octet-stream")
+        self.set_header("Content-Disposition", f'attachment; filename="{name}"')
+        await pump(self, _Begun(first, pieces))
+        self.finish()
 
     async def _first(self, pieces: AsyncIterator[bytes], build: Build) -> bytes:
         """Raises PoolError where none comes."""
         try:
             return await self.unless_gone(anext(pieces))
         except (Unavailable, StopAsyncIteration):
-            raise _failed(await self._until(build, lambda _: False)) from None
+            raise await self._failed(await self._until(build, lambda _: False)) from None
 
     async def _until(self, build: Build, seen: Callable[[Build], bool]) -> Build:
         """The build as soon as it looks like that, or has ended."""
@@ -207,6 +223,19 @@ class Isos(Family):
             )
             build = await self.unless_gone(held)
         return build
+
+    async def _failed(self, build: Build) -> PoolError:
+        """Why there is no ISO, with the last that was said where it is made."""
+        reason = build.reason or "nothing was written"
+        for command in build.commands:
+            if command.name == COMMAND and command.start is not None:
+                end = command.end if command.end is not None else build.log_size
+                start = max(command.start, end - _LAST)
+                with suppress(PoolError):  # the log is out of reach
+                    lines = (await part_of_log(self, build, start, end)).split(b"\n")
+                    said = [line.decode(errors="replace") for line in lines if line.strip()]
+                    reason = ": ".join([reason, *said[-1:]])
+        return PoolError(f"unable to generate ISO: {reason}; see /api/v1/builds/{build.id}/log")
 
 
 class Iso(Family):
@@ -231,8 +260,12 @@ class Iso(Family):
     head = get
 
 
+class _Broken(Exception):
+    """The ISO broke off where it came from."""
+
+
 class _Begun:
-    """A stream of which the first piece is here already."""
+    """A stream of which the first piece is here already. Raises _Broken."""
 
     def __init__(self, first: bytes, pieces: AsyncIterator[bytes]) -> None:
         self._first = first
@@ -240,8 +273,11 @@ class _Begun:
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         yield self._first
-        async for piece in self._pieces:
-            yield piece
+        try:
+            async for piece in self._pieces:
+                yield piece
+        except PoolError as error:
+            raise _Broken(error.detail) from error
 
     async def close(self) -> None:
         """Whoever opened the stream closes it."""
@@ -254,16 +290,10 @@ def _own_name_servers() -> tuple[str, ...]:
         return ()
 
 
-def _failed(build: Build) -> PoolError:
-    reason = build.reason or "nothing was written"
-    return PoolError(f"unable to generate ISO: {reason}; see /api/v1/builds/{build.id}/log")
-
-
-_LOG_IN = Permission.STATUS
-
 ROUTES = (
     Route(f"/api/{VERSION}/isos", Isos, {"POST": Permission.ISOS}),
     Route(f"/api/{VERSION}/osversions", OsVersions, {"GET": Permission.ROSTER}),
-    Route(f"/api/{VERSION}/user/login", Login, {"POST": _LOG_IN}),
+    Route(f"/api/{VERSION}/user/login", Login, {"POST": Permission.STATUS}),
+    Route(f"/api/{VERSION}/user/logout", Logout, {"POST": Permission.STATUS}),
     Route(r"/iso/([^/]{1,255})", Iso, {"GET": Permission.READ, "HEAD": Permission.READ}),
 )

@@ -12,19 +12,25 @@ from typing import Any, TypeVar
 
 from msgspec import Struct
 
-T = TypeVar("T")
+from protocol.api.traffic_ops.settings import file_part
+
+A = TypeVar("A", ipaddress.IPv4Address, ipaddress.IPv6Address)
 
 _LABEL = "[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _NAME = re.compile(rf"{_LABEL}(?:[.]{_LABEL})*")
 _INTERFACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,14}")
-_DISK = "[A-Za-z0-9][A-Za-z0-9_-]*(?:/[A-Za-z0-9][A-Za-z0-9_-]*)*"
+_DISK = "[A-Za-z0-9][A-Za-z0-9_.:+-]*(?:/[A-Za-z0-9][A-Za-z0-9_.:+-]*)*"
+_DISK_WORDS = (
+    "a block device's name without /dev/ before it: letters, digits and . _ : + -, / between parts,"
+    " commas between several, up to 64 characters in all"
+)
 _DISKS = re.compile(rf"(?=.{{1,64}}\Z){_DISK}(?:,{_DISK})*")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _YES = {"yes", "true", "1"}
 _NO = {"no", "false", "0"}
 _MTU = (576, 9216)  # bytes
 _PASSWORD = 256  # characters
-_FQDN = 200  # characters, so that a file can be called by it
+_FQDN = 180  # characters, so that a file can be called by it
 
 
 class Wanted(Struct, frozen=True):
@@ -57,19 +63,13 @@ class Wanted(Struct, frozen=True):
     @property
     def iso(self) -> str:
         """The name of its file."""
-        return f"{self.fqdn}-{self.directory.replace('/', '_')}.iso"
+        return f"{self.fqdn}-{file_part(self.directory)}.iso"
 
 
-def read(body: bytes, directories: Mapping[str, Any]) -> Wanted | tuple[str, ...]:
-    """What a request's body asks for, or all that is wrong with it, a sentence for each.
-    `directories`: those of the OS versions that there are.
+def read(given: Mapping[str, Any], directories: Mapping[str, Any]) -> Wanted | tuple[str, ...]:
+    """What a request asks for, or all that is wrong with it, a sentence for each. `directories`:
+    those of the OS versions that there are.
     """
-    try:
-        given = json.loads(body)
-    except (ValueError, RecursionError):
-        return ("the body cannot be read: expected a JSON object",)
-    if not isinstance(given, dict):
-        return ("the body is no JSON object",)
     reader = _Reader(given)
     wanted = reader.wanted(directories)
     return tuple(reader.problems) or wanted
@@ -88,7 +88,7 @@ class _Reader:
         if directory and directory not in directories:
             self.problems.append(f"invalid OS version directory: {_quoted(directory)}")
         host, domain = self._name("hostName"), self._name("domainName")
-        if len(host) + len(domain) >= _FQDN:
+        if len(f"{host}.{domain}") > _FQDN:
             self.problems.append(f"hostName and domainName are over {_FQDN} characters together")
         password = self._password()
         dhcp, mtu = self._truth("dhcp"), self._mtu()
@@ -102,8 +102,8 @@ class _Reader:
             bool(dhcp),
             mtu,
             stream=bool(self._truth("stream", required=False)),
-            interface=self._fitting("interfaceName", _INTERFACE, "a network interface's name"),
-            disk=self._fitting("disk", _DISKS, "a block device's name under /dev/"),
+            interface=self._interface("interfaceName"),
+            disk=self._fitting("disk", _DISKS, _DISK_WORDS),
             **network,
             **management,
         )
@@ -112,7 +112,7 @@ class _Reader:
         """What counts without DHCP, and only then."""
         required = {"ipAddress": self._v4, "ipNetmask": self._netmask, "ipGateway": self._v4}
         for name in required:
-            if not self._text(name, required=False):
+            if not self._is_given(name):
                 self.problems.append(f"{name} is required if DHCP is no")
         address, netmask, gateway = (read(name) for name, read in required.items())
         return {
@@ -128,7 +128,7 @@ class _Reader:
             "mgmt_address": self._either("mgmtIpAddress"),
             "mgmt_netmask": self._netmask("mgmtIpNetmask"),
             "mgmt_gateway": self._either("mgmtIpGateway"),
-            "mgmt_interface": self._fitting("mgmtInterface", _INTERFACE, "an interface's name"),
+            "mgmt_interface": self._interface("mgmtInterface"),
         }
         for name, needed in (
             ("mgmtIpAddress", "mgmtInterface"),
@@ -136,19 +136,22 @@ class _Reader:
             ("mgmtIpGateway", "mgmtInterface"),
         ):
             text = f"{needed} is required when {name} is provided"
-            missing = self._text(name, required=False) and not self._text(needed, required=False)
+            missing = self._is_given(name) and not self._is_given(needed)
             if missing and not any(said.startswith(needed) for said in self.problems):
                 self.problems.append(text)
         return found
 
     # One value
 
+    def _is_given(self, name: str) -> bool:
+        return self._given.get(name) not in (None, "")
+
     def _text(self, name: str, *, required: bool = True) -> str:
-        value = self._given.get(name)
-        if value is None or value == "":
+        if not self._is_given(name):
             if required:
                 self.problems.append(f"{name} is required")
             return ""
+        value = self._given[name]
         if isinstance(value, str):
             return value
         self._wrong(name, "a string")
@@ -160,6 +163,10 @@ class _Reader:
             self._wrong(name, expected)
         return text
 
+    def _interface(self, name: str) -> str:
+        words = "a network interface's name: letters, digits and . _ -, up to 15 of them"
+        return self._fitting(name, _INTERFACE, words)
+
     def _name(self, name: str) -> str:
         text = self._text(name)
         if text and not _NAME.fullmatch(text):
@@ -168,16 +175,16 @@ class _Reader:
 
     def _password(self) -> str:
         text = self._text("rootPass")
-        if len(text) > _PASSWORD or _CONTROL.search(text) or not _is_unicode(text):
+        if len(text) > _PASSWORD or _CONTROL.search(text):
             self._wrong("rootPass", f"up to {_PASSWORD} characters, none of them control ones")
         return text
 
     def _truth(self, name: str, *, required: bool = True) -> bool | None:
-        value = self._given.get(name)
-        if value is None or value == "":
+        if not self._is_given(name):
             if required:
                 self.problems.append(f"{name} is required")
             return None
+        value = self._given[name]
         word = str(value).lower() if isinstance(value, str | bool | int) else ""
         if word in _YES | _NO:
             return word in _YES
@@ -186,31 +193,31 @@ class _Reader:
 
     def _mtu(self) -> int:
         value = self._given.get("interfaceMtu")
-        if value in (None, "", 0, "0") or isinstance(value, bool):
+        if value in (None, "", 0, "0"):
             self.problems.append("interfaceMtu is required")
             return 0
         digits = isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 8
         number = int(value) if digits else value
         low, high = _MTU
-        if not isinstance(number, int) or not low <= number <= high:
+        if not isinstance(number, int) or number is True or not low <= number <= high:
             self._wrong("interfaceMtu", f"a whole number from {low} to {high}")
             return 0
         return number
 
     def _v4(self, name: str) -> str:
-        return self._parsed(name, ipaddress.IPv4Address, "an IPv4 address")
+        return self._parsed(name, _v4, "a machine's IPv4 address")
 
     def _netmask(self, name: str) -> str:
         return self._parsed(name, _netmask, "an IPv4 netmask")
 
     def _either(self, name: str) -> str:
-        return self._parsed(name, _address, "an IP address")
+        return self._parsed(name, _address, "a machine's IP address")
 
     def _address6(self, name: str) -> str:
-        return self._parsed(name, _interface6, "an IPv6 address, with or without /PREFIX")
+        return self._parsed(name, _interface6, "a machine's IPv6 address, with or without /PREFIX")
 
     def _gateway6(self, name: str) -> str:
-        return self._parsed(name, _address6, "an IPv6 address")
+        return self._parsed(name, _address6, "a machine's IPv6 address")
 
     def _parsed(self, name: str, parse: Callable[[str], object], expected: str) -> str:
         text = self._text(name, required=False)
@@ -226,45 +233,56 @@ class _Reader:
 
 def _netmask(text: str) -> str:
     """Raises ValueError where it is no row of ones and then of zeros."""
-    if "/" in text or ipaddress.IPv4Network(f"0.0.0.0/{text}").netmask != _v4(text):
+    if str(ipaddress.IPv4Network(f"0.0.0.0/{text}").netmask) != text:
         raise ValueError(text)
     return text
 
 
 def _v4(text: str) -> ipaddress.IPv4Address:
-    return ipaddress.IPv4Address(text)
+    return _of_a_machine(ipaddress.IPv4Address(text))
 
 
 def _address6(text: str) -> ipaddress.IPv6Address:
-    """Raises ValueError also for one that is good on one link of one machine only."""
-    if "%" in text:
+    """Raises ValueError also for one that is good on one link of one machine only, and for one of
+    IPv4 in disguise.
+    """
+    address = ipaddress.IPv6Address(text)
+    if "%" in text or address.ipv4_mapped:
         raise ValueError(text)
-    return ipaddress.IPv6Address(text)
+    return _of_a_machine(address)
+
+
+def _of_a_machine(address: A) -> A:
+    """Raises ValueError for one that no machine has for others to reach it."""
+    if (
+        address.is_unspecified
+        or address.is_multicast
+        or address.is_loopback
+        or address == ipaddress.IPv4Address("255.255.255.255")
+    ):
+        raise ValueError(str(address))
+    return address
 
 
 def _interface6(text: str) -> str:
     """As it was given: with a prefix or without."""
-    address, _, prefix = text.partition("/")
-    if "/" in text and not (prefix.isascii() and prefix.isdigit() and int(prefix) <= 128):
-        raise ValueError(text)
-    _address6(address)
+    _address6(_without_prefix(text, 128))
     return text
 
 
 def _address(text: str) -> str:
     """Of either family. A prefix is dropped: the file has no place for it."""
+    if ":" in text:
+        return str(_address6(_without_prefix(text, 128)))
+    return str(_v4(_without_prefix(text, 32)))
+
+
+def _without_prefix(text: str, most: int) -> str:
+    """ADDRESS of ADDRESS/PREFIX. Raises ValueError."""
     address, slash, prefix = text.partition("/")
-    if slash and not (prefix.isascii() and prefix.isdigit() and int(prefix) <= 128):
+    if slash and not (prefix.isascii() and prefix.isdigit() and int(prefix) <= most):
         raise ValueError(text)
-    return str(_address6(address) if ":" in address else _v4(address))
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    return address
 
 
 def _quoted(text: str) -> str:
