@@ -18,6 +18,13 @@ _MISSING = re.compile(r"missing required field `(?P<name>[^`]*)`")
 _UNKNOWN = re.compile(r"contains unknown field `(?P<name>[^`]*)`")
 _PATTERN = re.compile(r"Expected `str` matching regex (?P<pattern>.*)", re.DOTALL)
 _VALUE = re.compile(r"Invalid (enum )?value (?P<value>.*)", re.DOTALL)
+_LENGTH = re.compile(r"`(str|bytes|array|object)` of length (>=|<=) (\d+)")
+_KINDS = {
+    "str": ("a text", "characters"),
+    "bytes": ("bytes", "of them"),
+    "array": ("a list", "values"),
+    "object": ("an object", "names"),
+}
 _STEP = re.compile(r"\.?([^.\[\]]+)|\[(?:\d+|\.\.\.)\]")
 
 _PATTERNS: dict[str, str] = {}  # pattern, as msgspec quotes it -> words
@@ -35,7 +42,7 @@ def refusal(message: str, kind: Any) -> Invalid:
     """
     at = _AT.search(message)
     path = at["path"].lstrip(".") if at else ""
-    text = message[: at.start()] if at else message
+    text = _LENGTH.sub(_length, message[: at.start()] if at else message)
     if missing := _MISSING.search(text):
         field = ".".join(filter(None, (path, missing["name"])))
         return Invalid(
@@ -57,6 +64,11 @@ def refusal(message: str, kind: Any) -> Invalid:
 
 
 _described = functools.cache(inspect.type_info)
+
+
+def _length(match: re.Match[str]) -> str:
+    kind, unit = _KINDS[match[1]]
+    return f"{kind} of at {'least' if match[2] == '>=' else 'most'} {match[3]} {unit}"
 
 
 def _values(kind: Any, path: str) -> str:

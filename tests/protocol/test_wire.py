@@ -57,6 +57,12 @@ def test_a_value_comes_back_as_it_was(media_type) -> None:
             "recipe.output.paths[0]",
             "an absolute path",
         ),
+        ({"guidance": {"note": "x" * 4097}}, "guidance.note", "a text of at most 4096 characters"),
+        (
+            {"recipe": {"output": {"kind": "paths", "paths": []}}},
+            "recipe.output.paths",
+            "a list of at least 1 value",
+        ),
         ([], "body", "`object`"),
     ],
 )

@@ -77,8 +77,8 @@ class Client:
             yield answer
 
     async def add_user(self, name: str, password: str) -> None:
-        """An operator."""
-        user = {"role": "operator", "password": password}
+        """The first one, who is an admin."""
+        user = {"role": "admin", "password": password}
         async with self._session.put(f"{self.url}/api/v1/users/{name}", json=user) as answer:
             assert answer.status < 300, await answer.text()
 
@@ -162,7 +162,9 @@ async def test_what_is_in_it(tmp_path: Path, figures: Figures) -> None:
         assert said["isoName"] == "edge01.cdn.example-debian12.iso"
         async with aiohttp.ClientSession() as session, session.get(said["isoURL"]) as answer:
             assert answer.status == 200
-            assert len(await answer.read()) == (tmp_path / "made.iso").stat().st_size
+            (tmp_path / "kept.iso").write_bytes(await answer.read())
+    assert boot_record(tmp_path / "kept.iso") == boot_record(tmp_path / "made.iso")
+    kept = unpacked(tmp_path / "kept.iso", "/ks_scripts", tmp_path / "kept")
     folder = unpacked(tmp_path / "made.iso", "/ks_scripts", tmp_path / "ks")
     texts = {path.name: path.read_text() for path in folder.iterdir()}
     assert texts.keys() == {
@@ -176,6 +178,8 @@ async def test_what_is_in_it(tmp_path: Path, figures: Figures) -> None:
     assert texts["network.cfg"].startswith('IPADDR="10.0.2.50"\nNETMASK="255.255.255.0"\n')
     assert texts["password.cfg"].startswith("rootpw --iscrypted $1$")
     assert texts["state.out"].startswith("Dir== /os\nxorriso ")
+    for name in ("network.cfg", "mgmt_network.cfg", "disk.cfg"):
+        assert (kept / name).read_text() == texts[name]
     typed = by_hand()
     megabytes = (tmp_path / "made.iso").stat().st_size / 1e6
     figures(
