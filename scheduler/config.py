@@ -30,6 +30,7 @@ class SchedulerSettings(ProgramSettings, frozen=True):
     silent_after: Seconds = 9.0  # seconds without an answer until a node is silent
     lost_after: Seconds = 30.0  # seconds without an answer until its builds are placed elsewhere
     forget_after: Seconds = 86400.0  # seconds that an address that does not answer is tried
+    stranger_limit: Annotated[int, Meta(ge=1)] = 1024  # addresses tried that never answered
     attempts: Annotated[int, Meta(ge=1)] = 3  # in all, where nodes fail a build
     waiting_limit: Annotated[int, Meta(ge=0)] = 10_000  # builds that may wait
     keep: Seconds = 7 * 86400.0  # seconds that ended builds are kept

@@ -15,6 +15,7 @@ import aiohttp
 from protocol.errors import Unavailable
 from protocol.model.urls import WebUrl
 from protocol.remote.guard import Guard
+from protocol.remote.response import pieces
 
 _EACH = 4  # calls of one receiver at the same time
 _HEADERS = {"User-Agent": "imagepool"}
@@ -52,9 +53,11 @@ class Callout:
         """Status and body, of which no more than `limit` bytes are read. Raises as `post` does."""
         async with self._answer("GET", url, headers={"Accept": "application/json"}) as response:
             body = bytearray()
-            while len(body) < limit and (piece := await response.content.read(limit - len(body))):
+            async for piece in pieces(response):
                 body += piece
-            return response.status, bytes(body)
+                if len(body) >= limit:
+                    break
+            return response.status, bytes(body[:limit])
 
     @asynccontextmanager
     async def _answer(

@@ -10,6 +10,7 @@ import ipaddress
 import logging
 import socket
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import ifaddr
@@ -34,6 +35,8 @@ logging.getLogger("zeroconf").addFilter(_without_trace)
 
 _BRIDGES = ("docker", "br-", "veth", "virbr", "podman", "cni", "lxcbr")
 _RESOLVE = 3000  # milliseconds that a found record may take to come whole
+
+_MOST = 4096  # programs of which it is known who said goodbye
 
 Found = Callable[[Beacon], None]
 Gone = Callable[[str], None]  # the id that a goodbye was for
@@ -121,13 +124,18 @@ class Mdns:
             if (earlier := self._resolving.pop(name, None)) is not None:
                 earlier.cancel()
             if state_change is not ServiceStateChange.Removed:
-                self._resolving[name] = asyncio.ensure_future(self._resolve(name, found))
+                self._resolving[name] = task = asyncio.ensure_future(self._resolve(name, found))
+                task.add_done_callback(partial(self._resolved, name))
             elif identity := self._ids.pop(name, ""):
                 gone(identity)
 
         self._browser = AsyncServiceBrowser(
             self._zeroconf.zeroconf, SERVICE_TYPE, handlers=[changed]
         )
+
+    def _resolved(self, name: str, task: asyncio.Task[None]) -> None:
+        if self._resolving.get(name) is task:
+            del self._resolving[name]
 
     async def _resolve(self, name: str, found: Found) -> None:
         info = AsyncServiceInfo(SERVICE_TYPE, name)
@@ -139,7 +147,10 @@ class Mdns:
         if record is None:
             log.info("mDNS: %s makes no sense", name[:100])
             return
+        self._ids.pop(name, None)  # the newest stands last
         self._ids[name] = record.id
+        if len(self._ids) > _MOST:
+            del self._ids[next(iter(self._ids))]
         found(record)
 
     async def close(self) -> None:

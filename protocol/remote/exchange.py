@@ -15,12 +15,14 @@ from protocol.errors import (
     Busy,
     PoolError,
     Unavailable,
+    Unreachable,
     Unsatisfiable,
 )
 from protocol.model.messages import Problem
 from protocol.ports.service import ByteStream
 from protocol.remote.connecting import Secured, foreign, session, socket_of, unavailable
 from protocol.remote.guard import Guard
+from protocol.remote.response import pieces
 
 T = TypeVar("T")
 
@@ -169,6 +171,8 @@ class Exchange:
             made = self._guard.connector if self._guard else aiohttp.TCPConnector
             connector = made(limit=0, keepalive_timeout=30, socket_factory=socket_of)
             self._session = session(connector, self._headers)
+        if self._session.closed:
+            raise Unreachable(f"{self._url} is not asked any more")
         return self._session
 
 
@@ -199,7 +203,7 @@ class _Sent:
 async def read(response: aiohttp.ClientResponse, limit: int) -> bytes:
     """The whole body. Raises Unavailable where it has more bytes than that."""
     body = bytearray()
-    async for piece in response.content.iter_any():
+    async for piece in pieces(response):
         body += piece
         if len(body) > limit:
             where = f"{response.url.origin()}{response.url.raw_path}"

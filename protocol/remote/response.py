@@ -9,6 +9,15 @@ from protocol.errors import Unavailable
 from protocol.transfer.splice import SMALLEST, Source
 
 
+async def pieces(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    """The body as it comes. Raises aiohttp.ClientError, OSError."""
+    try:
+        async for piece in response.content.iter_any():
+            yield piece
+    except RuntimeError as error:  # so aiohttp says that the connection ended between two of them
+        raise aiohttp.ServerDisconnectedError(str(error)) from error
+
+
 class ResponseStream:
     """The body of an answer, piece by piece. `length`: what it must have, where that is known."""
 
@@ -19,7 +28,7 @@ class ResponseStream:
     async def __aiter__(self) -> AsyncIterator[bytes]:
         received = 0
         try:
-            async for piece in self._response.content.iter_any():
+            async for piece in pieces(self._response):
                 received += len(piece)
                 yield piece
         except (aiohttp.ClientError, OSError) as error:

@@ -22,6 +22,7 @@ from protocol.errors import (
 )
 from protocol.remote.connecting import session, unavailable
 from protocol.remote.exchange import read
+from protocol.remote.response import pieces
 
 T = TypeVar("T")
 
@@ -140,7 +141,7 @@ class PlainExchange:
 async def _head(response: aiohttp.ClientResponse) -> bytes:
     """The first bytes of an answer; the rest is of no interest."""
     body = bytearray()
-    async for piece in response.content.iter_any():
+    async for piece in pieces(response):
         body += piece
         if len(body) >= _WORDS:
             break

@@ -168,6 +168,15 @@ class Pool:
             entry = replace(known, url=urls[0], found=tuple(sorted({*ways})), error=_ELSEWHERE)
         target = self._targets[key] = Target(urls, entry, self._connect)
         self._polling.anew(target)
+        self._bound_strangers()
+
+    def _bound_strangers(self) -> None:
+        """Anybody on the LAN can make up addresses: of those that never answered the ones that were
+        found first go, where there are too many.
+        """
+        strangers = [t for t in self._targets.values() if t.is_stranger]
+        for target in strangers[: -self._settings.stranger_limit]:
+            self._drop(target)
 
     def find_plain(self, url: str) -> None:
         """Settings name this server, which speaks the documented API only."""

@@ -10,6 +10,9 @@ from protocol.model.request import BuildRequest, Forward, Secrets
 from protocol.ports.service import ByteRange, ByteStream, Caller, OpenArtifact, OpenLog
 from scheduler.core.roster import Entry
 
+_SAID = {"mdns", "registered"}
+"""Ways in which anybody can say that there is a node."""
+
 
 class NodeClient(Protocol):
     """What the scheduler asks of a node: a part of `BuildService`, which says what each verb
@@ -98,6 +101,11 @@ class Target:
     def client(self) -> NodeClient:
         """How to speak to it where it answered last."""
         return self.client_at(self.entry.url)
+
+    @property
+    def is_stranger(self) -> bool:
+        """Whether only the network says that there is somebody, who never answered."""
+        return self.entry.report is None and not {*self.entry.found} - _SAID
 
     def client_at(self, url: str) -> NodeClient:
         """How to speak to it there. Raises Unproven."""

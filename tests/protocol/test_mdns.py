@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from protocol.program import mdns
 from protocol.program.beacon import Beacon
 from protocol.program.mdns import Mdns
 from protocol.program.settings import ProgramSettings
@@ -36,4 +37,28 @@ async def test_a_program_is_found_and_its_goodbye_heard() -> None:
         await early.close()
         assert await heard.get() == ("gone", "ea" * 16)
         await late.close()
+        await browser.close()
+
+
+async def test_more_programs_than_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the one that was found first it is not known any more who it was."""
+    monkeypatch.setattr(mdns, "_MOST", 1)
+    heard: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
+    first, second, browser = (Mdns(ProgramSettings(), "127.0.0.1") for _ in range(3))
+    names = {"1b" * 16: "first", "2b" * 16: "second"}
+
+    def note(kind: str, identity: str) -> None:
+        if identity in names:
+            heard.put_nowait((kind, names[identity]))
+
+    try:
+        browser.browse(lambda b: note("found", b.id), lambda identity: note("gone", identity))
+        await first.advertise(a_beacon("1b"))
+        assert await heard.get() == ("found", "first")
+        await second.advertise(a_beacon("2b"))
+        assert await heard.get() == ("found", "second")
+    finally:
+        await first.close()
+        await second.close()
+        assert await heard.get() == ("gone", "second")
         await browser.close()

@@ -12,7 +12,7 @@ from protocol.ports.service import Role
 from protocol.program.joining import AUTHORITY_PATH, JOIN_PATH
 from protocol.trust.membership import unproven
 from scheduler.app import MEMBERS_ROUTES
-from tests.programs import Program, a_node, a_scheduler
+from tests.programs import Program, a_node, a_scheduler, ready
 from tests.trust.test_pool import a_member, a_pool, in_state
 
 pytestmark = pytest.mark.gen_test(timeout=60)
@@ -72,3 +72,20 @@ async def test_who_is_known_may_say_more(tmp_path: Path) -> None:
     body = b'{"name": "' + b"x" * (1 << 20) + b'"}'
     async with a_scheduler(tmp_path) as scheduler:
         assert await status_of(f"{scheduler.url}/api/v1/builds", "POST", body) == 400
+
+
+async def test_addresses_that_somebody_makes_up(tmp_path: Path) -> None:
+    """No more of them are kept than the limit says; who answered is not forgotten for them."""
+    async with (
+        a_node(tmp_path) as node,
+        a_scheduler(tmp_path, node.url, stranger_limit=3) as scheduler,
+        a_node(tmp_path) as found,
+    ):
+        pool = scheduler.parts.dispatcher.pool
+        pool.find(found.id, (found.url,), "mdns")
+        await ready(scheduler, 2)
+        for number in range(10):
+            pool.find(f"{number:032x}", (f"http://127.0.0.1:{number + 1}",), "mdns")
+        kept = {entry.key for entry in pool.entries()}
+        assert kept - {node.url, found.id} == {f"{number:032x}" for number in (7, 8, 9)}
+        assert kept > {node.url, found.id}
