@@ -25,8 +25,8 @@ _LONG = {
     "Mozilla Public License 2.0 (MPL 2.0)": "MPL-2.0",
     "MPL 2.0": "MPL-2.0",
 }
-_SILENT = {"atheris": "Apache-2.0"}
-"""Said in the package's LICENSE only."""
+_IN_FILE = {"atheris": "Apache-2.0", "libpass": "BSD-3-Clause"}
+"""What a package's LICENSE says, where the package itself says nothing, or not which."""
 
 
 def locked() -> list[str]:
@@ -49,7 +49,7 @@ def stated(package: str) -> str | None:
         if line.startswith("License ::")
     ]
     text = said.get("License-Expression") or said.get("License") or " AND ".join(classes)
-    return _LONG.get(text, text) or _SILENT.get(package, "")
+    return _IN_FILE.get(package) or _LONG.get(text, text)
 
 
 def listed() -> dict[str, str]:

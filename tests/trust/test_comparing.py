@@ -30,6 +30,9 @@ SECRET_WORDS = {"secret", "password", "cookie", "csrf", "seal", "bearer", "hashe
 LOOKS = {"get", "pop", "setdefault", "index", "count", "startswith", "endswith", "find"}
 """Methods that compare as `==` does, or look into a table."""
 NO_SECRET = {
+    # The name of a family's cookie.
+    "protocol/api/log_in.py: handler.request.cookies.get(cookie)",
+    "protocol/api/traffic_ops/handlers.py: self.request.cookies.get(COOKIE)",
     # The cookie's name, which belongs to the program.
     "protocol/api/callers.py: request.cookies.get(self._accounts.cookie)",
     # The name of a build's secret, which its request tells.
