@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Collection
 from typing import Protocol
 
+from protocol.errors import Unreachable
 from protocol.model.build import Build, Position
 from protocol.model.messages import Acknowledgement, Report
 from protocol.model.request import BuildRequest, Forward, Secrets
@@ -95,6 +96,7 @@ class Target:
         self.goodbye = False  # one was heard: if it does not answer now, it has left
         self.departed = False  # off the roster, kept while builds of ours may be on it
         self._connect = connect
+        self._closed = False
         self._clients: dict[str, NodeClient] = {}  # by URL; downloads may still run over any
 
     @property
@@ -108,7 +110,9 @@ class Target:
         return self.entry.report is None and not {*self.entry.found} - _SAID
 
     def client_at(self, url: str) -> NodeClient:
-        """How to speak to it there. Raises Unproven."""
+        """How to speak to it there. Raises Unproven, Unreachable."""
+        if self._closed:  # who began to ask before that would leave a connection open
+            raise Unreachable(f"{url} is not asked any more")
         if url not in self._clients:
             self._clients[url] = self._connect(url, self.proven)
         return self._clients[url]
@@ -122,6 +126,7 @@ class Target:
 
     async def close(self) -> None:
         """Stop polling and close every connection."""
+        self._closed = True
         if self.task is not None:
             self.task.cancel()
         while self._clients:
