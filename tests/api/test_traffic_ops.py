@@ -23,26 +23,10 @@ from protocol.api.traffic_ops.settings import TrafficOpsSettings
 from protocol.errors import Conflict, Unavailable
 from protocol.model.build import Build, Result, State
 from protocol.ports.service import LOCAL, OpenArtifact, Role
+from tests.traffic_ops import EXAMPLE
 
 pytestmark = pytest.mark.gen_test(timeout=60)
 
-EXAMPLE: dict[str, Any] = {
-    "osversionDir": "centos72",
-    "hostName": "test",
-    "domainName": "quest",
-    "rootPass": "twelve",
-    "dhcp": "no",
-    "interfaceMtu": 1500,
-    "ipAddress": "1.3.3.7",
-    "ipNetmask": "255.255.255.255",
-    "ipGateway": "8.0.0.8",
-    "ip6Address": "1::3:3:7",
-    "ip6Gateway": "8::8",
-    "interfaceName": "eth0",
-    "disk": "hda",
-    "stream": "no",
-}
-"""The document's own."""
 VERSIONS = {
     "os_versions": {
         "centos72": {"title": "CentOS 7.2", "base": {"kind": "image", "name": "os/centos72"}}

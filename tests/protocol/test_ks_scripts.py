@@ -12,6 +12,7 @@ from protocol.api.traffic_ops.settings import OsVersion, TrafficOpsSettings
 from protocol.api.traffic_ops.wanted import Wanted
 from protocol.model.recipe import ImageBase
 from protocol.model.request import Needs, Order
+from tests.traffic_ops import EXAMPLE
 
 SERVERS = ("8.8.8.8", "1.1.1.1")
 WANTED = Wanted(
@@ -130,20 +131,10 @@ def test_name_servers() -> None:
     assert files.name_servers(text) == ("8.8.8.8", "1::1", "1.1.1.1")
 
 
-EXAMPLE = {
-    "osversionDir": "centos72",
-    "hostName": "test",
-    "domainName": "quest",
-    "rootPass": "twelve",
-    "dhcp": "no",
-    "interfaceMtu": 1500,
-    "ipAddress": "1.3.3.7",
+REQUEST = {
+    **EXAMPLE,
     "ipNetmask": "255.255.255.0",
-    "ipGateway": "8.0.0.8",
     "ip6Address": "1::3:3:7/48",
-    "ip6Gateway": "8::8",
-    "interfaceName": "eth0",
-    "disk": "hda",
 }
 NETWORK = """IPADDR="1.3.3.7"
 NETMASK="255.255.255.0"
@@ -167,7 +158,7 @@ def order(**changes: Any) -> Order:
         keep=60,
         time_limit=90,
     )
-    read = wanted.read({**EXAMPLE, **changes}, own.os_versions)
+    read = wanted.read({**REQUEST, **changes}, own.os_versions)
     assert isinstance(read, Wanted), read
     return to_order(read, own, ["9.9.9.9"])
 

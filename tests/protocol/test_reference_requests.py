@@ -48,6 +48,7 @@ from protocol.model.request import (
     uploads,
 )
 from protocol.wire import JSON, MSGPACK
+from tests.traffic_ops import EXAMPLE
 
 SHA = hashlib.sha256(b"an upload").hexdigest()
 EARLIER = "018f0000000000000000000000000001"
@@ -298,28 +299,11 @@ def test_kabuto_job() -> None:
 
 # Traffic Ops
 
-ISOS = """{
-    "osversionDir": "centos72",
-    "hostName": "test",
-    "domainName": "quest",
-    "rootPass": "twelve",
-    "dhcp": "no",
-    "interfaceMtu": 1500,
-    "ipAddress": "1.3.3.7",
-    "ipNetmask": "255.255.255.255",
-    "ipGateway": "8.0.0.8",
-    "ip6Address": "1::3:3:7",
-    "ip6Gateway": "8::8",
-    "interfaceName": "eth0",
-    "disk": "hda",
-    "stream": "no"
-}"""
-
 
 def traffic_ops(**changes: Any) -> Order:
     """As the family does it, for an OS version in an image."""
     versions = {"centos72": OsVersion("CentOS 7.2", ImageBase("tools/mkisofs:1"))}
-    wanted = read(json.loads(ISOS) | changes, versions)
+    wanted = read({**EXAMPLE, **changes}, versions)
     assert isinstance(wanted, Wanted), wanted
     return to_order(wanted, TrafficOpsSettings(versions), ["8.8.8.8"])
 
